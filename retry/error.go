@@ -1,6 +1,12 @@
 package retry
 
-import "time"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Reason says why a call ended without success.
 type Reason int
@@ -17,16 +23,115 @@ const (
 	ChainStop               // the inbound call is itself a retry: its caller tries again, not this tier
 )
 
-func (r Reason) String() string { panic("unwritten") }
+func (r Reason) String() string {
+	switch r {
+	case Stopped:
+		return "not retryable"
+	case Attempts:
+		return "no attempts left"
+	case Exhausted:
+		return "budget exhausted"
+	case Deadline:
+		return "deadline too close"
+	case Hint:
+		return "server asked for too long a wait"
+	case Cancelled:
+		return "context ended"
+	case Refused:
+		return "breaker open"
+	case ChainStop:
+		return "caller is retrying"
+	default:
+		return fmt.Sprintf("Reason(%d)", int(r))
+	}
+}
 
-// Error is a call that ended without success.
+// Error is a call that ended without success. errors.Is and errors.As find both Err and Cause through it.
 type Error struct {
-	Attempts int
-	Elapsed  time.Duration
+	Attempts int           // made; 0 if the call never began
+	Elapsed  time.Duration // since the call began, waits included
 	Reason   Reason
-	Err      error // what the last attempt came to
+	Err      error // what the last attempt came to; nil if there was none
 	Cause    error // the end of the context, if that ended the call; else nil
 }
 
-func (e *Error) Error() string   { panic("unwritten") }
-func (e *Error) Unwrap() []error { panic("unwritten") }
+func (e *Error) Error() string {
+	var b strings.Builder
+	plural := "s"
+	if e.Attempts == 1 {
+		plural = ""
+	}
+	fmt.Fprintf(&b, "retry: after %d attempt%s in %v (%v", e.Attempts, plural, round(e.Elapsed), e.Reason)
+	if e.Cause != nil {
+		fmt.Fprintf(&b, ": %v", e.Cause)
+	}
+	b.WriteString(")")
+	if e.Err != nil {
+		fmt.Fprintf(&b, ": %v", e.Err)
+	}
+	return b.String()
+}
+
+// Unwrap returns Err and Cause, whichever are there.
+func (e *Error) Unwrap() []error {
+	both := make([]error, 0, 2)
+	for _, err := range []error{e.Err, e.Cause} {
+		if err != nil {
+			both = append(both, err)
+		}
+	}
+	return both
+}
+
+// round leaves what a reader can use.
+func round(d time.Duration) time.Duration {
+	if d < time.Millisecond {
+		return d.Round(time.Microsecond)
+	}
+	return d.Round(time.Millisecond)
+}
+
+// endOf is the end of ctx, as an error that is both ctx.Err() and its cause.
+func endOf(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
+}
+
+// Permanent marks err as not worth another attempt. The mark is found at any depth of a chain of errors and does not
+// change the text. Permanent of nil is nil.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &permanent{err}
+}
+
+type permanent struct{ error }
+
+func (e *permanent) Unwrap() error { return e.error }
+
+// Permanent answers this package and package messaging.
+func (e *permanent) Permanent() bool { return true }
+
+// After marks err with the server's wish: not before d has passed. The mark is found at any depth of a chain of errors
+// and does not change the text. Where err is Permanent too, that counts. A d of zero or less asks for nothing: the next
+// attempt comes when the policy says. After of nil is nil.
+func After(err error, d time.Duration) error {
+	if err == nil {
+		return nil
+	}
+	return &after{err, max(d, 0)}
+}
+
+type after struct {
+	error
+	d time.Duration
+}
+
+func (e *after) Unwrap() error { return e.error }
+
+// Hint answers this package and package messaging.
+func (e *after) Hint() (time.Duration, bool) { return e.d, true }

@@ -1,21 +1,25 @@
-// Package retry runs an operation again when that can help and is safe.
 package retry
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
+
+	"github.com/tandemgo/tandem/internal/call"
 )
 
 // A Policy says how often and how patiently to try. It is plain data: copy it, compare it by eye, load it from a file.
-// The zero Policy is right for a call: 3 attempts, full jitter from 50 ms, capped at 2 s, within a budget.
-// A Policy may be used by any number of goroutines at once.
+// The zero Policy is right for a call: 3 attempts, full jitter from 50 ms, capped at 2 s, within a budget where the
+// place has one. A Policy may be used by any number of goroutines at once.
 type Policy struct {
 	// MaxAttempts counts every attempt, the first included. Zero: the default of the place (a call 3, a consumer 5).
 	MaxAttempts int
 	// BaseDelay is the ceiling of the first wait; each further ceiling is twice the one before. The wait is drawn
 	// uniformly between zero and the ceiling. Zero: the default of the place (a call 50 ms, a consumer 1 s).
 	BaseDelay time.Duration
-	// MaxDelay caps the ceiling, before the draw. Zero: the default of the place (a call 2 s, a consumer 5 min).
+	// MaxDelay caps the ceiling, before the draw. Zero: the default of the place (a call 2 s, a consumer 5 min), or
+	// BaseDelay if that is longer.
 	MaxDelay time.Duration
 	// MaxHint is the longest wish of a server ("come back in ...") that is obeyed where no deadline decides; a longer
 	// one ends the call at once. Zero: 30 s.
@@ -28,7 +32,8 @@ type Policy struct {
 	// Retryable says whether an error is worth another attempt. Permanent and After are asked first. Zero: every error
 	// but the end of the caller's own context.
 	Retryable func(error) bool
-	// OnRetry is called before each wait, with the context of the call. Zero: nothing is called.
+	// OnRetry is called before each wait, with the context of the call. A panic in it is swallowed. Zero: nothing is
+	// called.
 	OnRetry func(ctx context.Context, e Event)
 }
 
@@ -50,31 +55,148 @@ type Event struct {
 // Never is the policy of one attempt.
 func Never() Policy { return Policy{MaxAttempts: 1} }
 
-// Do calls op until it succeeds, cannot succeed, or may not be called again.
-func (p Policy) Do(ctx context.Context, op func(context.Context) error) error { panic("unwritten") }
+// Do calls op until it succeeds, cannot succeed, or may not be called again. The error is an *Error. Fields of p that
+// are zero take the defaults of a call; fields given by WithPolicy come before both. An op that panics ends the call.
+func (p Policy) Do(ctx context.Context, op func(context.Context) error) error {
+	if err := p.Validate(); err != nil {
+		return &Error{Err: err}
+	}
+	if ctx.Err() != nil {
+		return &Error{Reason: Cancelled, Cause: endOf(ctx)}
+	}
+	t := p.Start(ctx)
+	for {
+		err := op(t.Context())
+		if err == nil || !t.Again(t.judge(err)) {
+			return t.Wrap(err)
+		}
+		if err := t.Wait(); err != nil {
+			return t.Wrap(err)
+		}
+	}
+}
 
-// DoValue is Do for an operation that returns a value.
+// DoValue is Do for an operation that returns a value. With an error comes the value of the last attempt, whatever it
+// is worth.
 func DoValue[T any](ctx context.Context, p Policy, op func(context.Context) (T, error)) (T, error) {
-	panic("unwritten")
+	var v T
+	err := p.Do(ctx, func(ctx context.Context) (err error) {
+		v, err = op(ctx)
+		return err
+	})
+	return v, err
+}
+
+// judge asks an error of Do what may follow it. Errors answer through methods, wherever they are in the chain.
+func (t *Tries) judge(err error) Outcome {
+	o := Outcome{Err: err}
+	if p, ok := errors.AsType[interface {
+		error
+		Permanent() bool
+	}](err); ok && p.Permanent() {
+		o.Stop = true
+		return o
+	}
+	if h, ok := errors.AsType[interface {
+		error
+		Hint() (time.Duration, bool)
+	}](err); ok {
+		o.Hint, o.Hinted = h.Hint()
+	}
+	if r, ok := errors.AsType[interface {
+		error
+		Refused() bool
+	}](err); ok && r.Refused() {
+		o.Refused, o.Free = true, true
+	}
+	if !o.Hinted && !o.Refused && t.policy.Retryable != nil {
+		o.Stop = !t.policy.Retryable(err)
+	}
+	return o
 }
 
 // Or returns p with every zero field taken from d. Clients use it to fill a policy with the defaults of their place.
-func (p Policy) Or(d Policy) Policy { panic("unwritten") }
+// A default does not contradict what was set: MaxDelay is raised to the BaseDelay of p, BaseDelay lowered to the
+// MaxDelay of p.
+func (p Policy) Or(d Policy) Policy {
+	base, most := p.BaseDelay, p.MaxDelay
+	if p.BaseDelay == 0 {
+		p.BaseDelay = d.BaseDelay
+		if most > 0 {
+			p.BaseDelay = min(p.BaseDelay, most)
+		}
+	}
+	if p.MaxDelay == 0 && d.MaxDelay != 0 {
+		p.MaxDelay = max(d.MaxDelay, base)
+	}
+	if p.MaxAttempts == 0 {
+		p.MaxAttempts = d.MaxAttempts
+	}
+	if p.MaxHint == 0 {
+		p.MaxHint = d.MaxHint
+	}
+	if p.Backoff == nil {
+		p.Backoff = d.Backoff
+	}
+	if p.Budget == nil {
+		p.Budget = d.Budget
+	}
+	if p.Retryable == nil {
+		p.Retryable = d.Retryable
+	}
+	if p.OnRetry == nil {
+		p.OnRetry = d.OnRetry
+	}
+	return p
+}
 
 // Validate reports every fault of the policy at once. The constructors of this module call it.
-func (p Policy) Validate() error { panic("unwritten") }
+func (p Policy) Validate() error {
+	if p.MaxAttempts >= 0 && p.BaseDelay >= 0 && p.MaxDelay >= 0 && p.MaxHint >= 0 &&
+		(p.MaxDelay == 0 || p.BaseDelay <= p.MaxDelay) {
+		return nil // every call passes here
+	}
+	var faults []error
+	if p.MaxAttempts < 0 {
+		faults = append(faults, fmt.Errorf("retry: MaxAttempts %d is negative", p.MaxAttempts))
+	}
+	for _, f := range []struct {
+		name string
+		d    time.Duration
+	}{{"BaseDelay", p.BaseDelay}, {"MaxDelay", p.MaxDelay}, {"MaxHint", p.MaxHint}} {
+		if f.d < 0 {
+			faults = append(faults, fmt.Errorf("retry: %s %v is negative", f.name, f.d))
+		}
+	}
+	if p.MaxDelay > 0 && p.BaseDelay > p.MaxDelay {
+		faults = append(faults, fmt.Errorf("retry: BaseDelay %v is over MaxDelay %v", p.BaseDelay, p.MaxDelay))
+	}
+	return errors.Join(faults...)
+}
 
-// Permanent marks err as not worth another attempt.
-func Permanent(err error) error { panic("unwritten") }
+// defaults are those of a call.
+func defaults() Policy {
+	return Policy{MaxAttempts: 3, BaseDelay: 50 * time.Millisecond, MaxDelay: 2 * time.Second, MaxHint: 30 * time.Second}
+}
 
-// After marks err with the server's wish: not before d.
-func After(err error, d time.Duration) error { panic("unwritten") }
+// Attempt returns the number of the current attempt of the innermost call that ctx belongs to, from 1. The first
+// attempt needs no mark, so it is 1 outside of any call as well.
+func Attempt(ctx context.Context) int { return max(call.Attempt(ctx), 1) }
 
-// Attempt returns the number of the current attempt, from 1, inside an operation; 0 outside of any.
-func Attempt(ctx context.Context) int { panic("unwritten") }
-
-// WithPolicy overrides, for the first call made with ctx, the fields of the policy that are not zero.
-func WithPolicy(ctx context.Context, p Policy) context.Context { panic("unwritten") }
+// WithPolicy overrides, for the first call made with ctx, the fields of the policy that are not zero. The calls made
+// by that call, and the handlers that answer it, do not see it. Of two overrides the later one comes first.
+func WithPolicy(ctx context.Context, p Policy) context.Context {
+	m := call.PeekMarks(ctx)
+	if earlier, ok := m.Policy.(*Policy); ok {
+		p = p.Or(*earlier)
+	}
+	m.Policy = &p
+	return call.WithMarks(ctx, m)
+}
 
 // Idempotent marks the first call made with ctx as one that may happen twice.
-func Idempotent(ctx context.Context) context.Context { panic("unwritten") }
+func Idempotent(ctx context.Context) context.Context {
+	m := call.PeekMarks(ctx)
+	m.Idempotent = true
+	return call.WithMarks(ctx, m)
+}

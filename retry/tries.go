@@ -2,14 +2,19 @@ package retry
 
 import (
 	"context"
+	"errors"
+	"math"
+	"math/rand/v2"
 	"time"
+
+	"github.com/tandemgo/tandem/internal/call"
 )
 
 // Tries is the loop of one call, for transports whose answer is more than an error. Most callers use Do.
 //
 //	t := p.Start(ctx)
 //	for {
-//		answer, err := attempt(t.Context(ctx), t.Attempt())
+//		answer, err := attempt(t.Context(), t.Attempt())
 //		if err == nil || !t.Again(retry.Outcome{Err: err}) {
 //			return answer, t.Wrap(err)
 //		}
@@ -19,40 +24,215 @@ import (
 //		}
 //	}
 //
-// A Tries belongs to one goroutine. Nothing is allocated before the first failure.
+// A Tries belongs to one goroutine. Nothing is allocated before the first failure, but for what WithPolicy, Idempotent
+// or an outer attempt left in the context.
 type Tries struct {
-	ctx     context.Context
-	policy  Policy
-	start   time.Time
-	attempt int
-	reason  Reason
+	ctx        context.Context // of the call, without marks
+	policy     Policy
+	start      time.Time
+	attempt    int
+	idempotent bool
+
+	intervals Intervals // made after the first failure
+	reason    Reason
+	last      Outcome
+	delay     time.Duration
+	cause     error // the end of ctx, where that ended the call
+	waited    bool  // ctx ended in Wait: the last outcome is all that is left
 }
 
 // An Outcome is what one failed attempt came to.
 type Outcome struct {
 	Err     error         // why it failed; never nil
-	Hint    time.Duration // the server's wish, with Hinted: a floor of the wait
+	Hint    time.Duration // the server's wish, with Hinted: a floor of the wait. Zero asks for nothing: the wait is ours
 	Hinted  bool
 	Stop    bool // not worth another attempt, or not safe to repeat
 	Refused bool // provably never reached the server (an open breaker of our own, a failed dial): no chain stop
 	Free    bool // costs no budget: the attempt was no load on the server
 }
 
-// Start begins a call: it counts it as a first attempt with the budget and takes the override of WithPolicy from ctx.
-func (p Policy) Start(ctx context.Context) Tries { panic("unwritten") }
+// leastUseful is the shortest time in which an attempt is worth starting.
+const leastUseful = time.Millisecond
+
+// Start begins a call: it counts it as a first attempt with the budget and takes the marks of WithPolicy and
+// Idempotent from ctx. Zero fields of p take the defaults of a call.
+func (p Policy) Start(ctx context.Context) Tries {
+	ctx, marks := call.TakeMarks(ctx)
+	if over, ok := marks.Policy.(*Policy); ok {
+		p = over.Or(p)
+	}
+	if call.Attempt(ctx) > 1 { // of a call around this one
+		ctx = call.WithAttempt(ctx, 1)
+	}
+	t := Tries{ctx: ctx, policy: p.Or(defaults()), start: time.Now(), attempt: 1, idempotent: marks.Idempotent}
+	t.policy.Budget.deposit(t.start)
+	return t
+}
+
+// Context is the context of the current attempt: the caller's without the marks that Start took, and with the number
+// of the attempt from the second on.
+func (t *Tries) Context() context.Context {
+	if t.attempt == 1 {
+		return t.ctx
+	}
+	return call.WithAttempt(t.ctx, t.attempt)
+}
 
 // Attempt is the number of the current attempt, from 1.
-func (t *Tries) Attempt() int { panic("unwritten") }
+func (t *Tries) Attempt() int { return t.attempt }
 
-// Again reports whether another attempt is allowed, and reserves it: attempts, chain stop, hint, deadline and budget
-// have been asked, in this order. After false, Reason says which of them refused.
-func (t *Tries) Again(o Outcome) bool { panic("unwritten") }
+// Idempotent reports whether the caller marked the call with Idempotent.
+func (t *Tries) Idempotent() bool { return t.idempotent }
 
-// Wait waits for the next attempt. It returns the cause of the context's end if that comes first.
-func (t *Tries) Wait() error { panic("unwritten") }
+// Last reports whether the current attempt is known to be the last: all are made, or the inbound call is itself a
+// retry. An attempt that is not the last should leave time for another one.
+func (t *Tries) Last() bool {
+	return t.attempt >= t.policy.MaxAttempts || call.InboundFrom(t.ctx).Retried()
+}
 
-// Reason says why Again refused.
-func (t *Tries) Reason() Reason { panic("unwritten") }
+// Again reports whether another attempt is allowed, and reserves it. These have been asked, in this order: the end of
+// the context, Stop, attempts, chain stop, hint, deadline and budget. After false, Reason says which of them refused;
+// nothing has been waited for, and the answer of the attempt is still the caller's to return.
+func (t *Tries) Again(o Outcome) bool {
+	t.last = o
+	why, ok := t.next(o)
+	if ok {
+		return true
+	}
+	t.reason = why
+	if t.endsRetries() {
+		call.InboundFrom(t.ctx).GiveUp()
+	}
+	return false
+}
 
-// Wrap returns err as an *Error that knows attempts, elapsed time and reason; nil stays nil.
-func (t *Tries) Wrap(err error) error { panic("unwritten") }
+// next finds the delay before the next attempt, or the reason why there is none.
+func (t *Tries) next(o Outcome) (Reason, bool) {
+	if t.ctx.Err() != nil {
+		t.cause = endOf(t.ctx)
+		return Cancelled, false
+	}
+	if o.Stop {
+		return Stopped, false
+	}
+	if t.attempt >= t.policy.MaxAttempts {
+		return Attempts, false
+	}
+	if !o.Refused && call.InboundFrom(t.ctx).Retried() {
+		return ChainStop, false
+	}
+	own := t.interval()
+	if own < 0 {
+		return Attempts, false
+	}
+	now := time.Now()
+	if why, ok := t.fit(o, own, now); !ok {
+		return why, false
+	}
+	if !o.Free && !t.policy.Budget.withdraw(now) {
+		return Exhausted, false
+	}
+	return 0, true
+}
+
+// fit sets the delay: the server's wish where there is one, our own else. A deadline bounds both; where there is none,
+// MaxHint bounds the wish.
+func (t *Tries) fit(o Outcome, own time.Duration, now time.Time) (Reason, bool) {
+	most, why := time.Duration(math.MaxInt64), Deadline
+	deadline, bounded := t.ctx.Deadline()
+	if bounded {
+		most = max(deadline.Sub(now), 0) - leastUseful
+	}
+	if !o.Hinted || o.Hint <= 0 {
+		t.delay = own
+		return why, own <= most
+	}
+	if !bounded {
+		most, why = t.policy.MaxHint, Hint
+	}
+	if o.Refused {
+		why = Refused
+	}
+	if o.Hint > most {
+		return why, false
+	}
+	jitter := time.Duration(rand.Int64N(int64(o.Hint/10) + 1))
+	t.delay = o.Hint + min(jitter, math.MaxInt64-o.Hint)
+	if bounded {
+		t.delay = min(t.delay, most) // a wish that fits is not refused for its jitter
+	}
+	return 0, true
+}
+
+func (t *Tries) interval() time.Duration {
+	if t.intervals == nil {
+		if t.policy.Backoff != nil {
+			t.intervals = t.policy.Backoff()
+		}
+		if t.intervals == nil {
+			t.intervals = fullJitter(t.policy.BaseDelay, t.policy.MaxDelay)
+		}
+	}
+	return t.intervals.NextBackOff()
+}
+
+// endsRetries reports whether this tier had retries of its own and they have ended, so that its caller had better not
+// start them all over again.
+func (t *Tries) endsRetries() bool {
+	if t.policy.MaxAttempts <= 1 {
+		return false
+	}
+	switch t.reason {
+	case Attempts, Exhausted, Deadline, Refused:
+		return true
+	case Cancelled: // a deadline that passed within the attempt; a cancelled caller no longer listens
+		return errors.Is(t.ctx.Err(), context.DeadlineExceeded)
+	default:
+		return false
+	}
+}
+
+// Wait calls OnRetry and waits for the next attempt. If the context ends first, it returns that end, and Wrap makes of
+// it an error that knows the last outcome as well.
+func (t *Tries) Wait() error {
+	if hook := t.policy.OnRetry; hook != nil {
+		t.tell(hook)
+	}
+	timer := time.NewTimer(t.delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.ctx.Done():
+	}
+	if t.ctx.Err() != nil {
+		t.reason, t.cause, t.waited = Cancelled, endOf(t.ctx), true
+		if t.endsRetries() {
+			call.InboundFrom(t.ctx).GiveUp()
+		}
+		return t.cause
+	}
+	t.attempt++
+	return nil
+}
+
+func (t *Tries) tell(hook func(context.Context, Event)) {
+	defer func() { _ = recover() }() // a hook watches the call; it does not decide it
+	hook(t.ctx, Event{
+		Attempt: t.attempt, Delay: t.delay, Hinted: t.last.Hinted && t.last.Hint > 0, Err: t.last.Err,
+	})
+}
+
+// Reason says why Again or Wait refused.
+func (t *Tries) Reason() Reason { return t.reason }
+
+// Wrap returns err as an *Error that knows attempts, elapsed time and reason; nil stays nil. Once Wait has failed,
+// the error is that of the last attempt, with the end of the context as its Cause.
+func (t *Tries) Wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	if t.waited {
+		err = t.last.Err
+	}
+	return &Error{Attempts: t.attempt, Elapsed: time.Since(t.start), Reason: t.reason, Err: err, Cause: t.cause}
+}
