@@ -83,6 +83,20 @@ func (e *Error) Unwrap() []error {
 	return both
 }
 
+// Timeout reports whether the call failed for want of time: the end of the context, or what the last attempt came to.
+// So a net.Error made of this one, such as *url.Error, answers rightly.
+func (e *Error) Timeout() bool {
+	for _, err := range e.Unwrap() {
+		if t, ok := errors.AsType[interface {
+			error
+			Timeout() bool
+		}](err); ok && t.Timeout() {
+			return true
+		}
+	}
+	return false
+}
+
 // round leaves what a reader can use.
 func round(d time.Duration) time.Duration {
 	if d < time.Millisecond {

@@ -35,6 +35,10 @@ type Policy struct {
 	// OnRetry is called before each wait, with the context of the call. A panic in it is swallowed. Zero: nothing is
 	// called.
 	OnRetry func(ctx context.Context, e Event)
+	// OnGiveUp is called once when a call ends without success, whether that comes to an error or to a last response;
+	// not for a first attempt that failed with an error not worth another one (Stopped). A panic in it is swallowed.
+	// Zero: nothing is called.
+	OnGiveUp func(ctx context.Context, e *Error)
 }
 
 // Intervals generates waits. It has the shape that cenkalti/backoff has had from v4 on. A negative interval ends the
@@ -67,7 +71,7 @@ func (p Policy) Do(ctx context.Context, op func(context.Context) error) error {
 	t := p.Start(ctx)
 	for {
 		err := op(t.Context())
-		if err == nil || !t.Again(t.judge(err)) {
+		if err == nil || !t.Again(judge(err)) {
 			return t.Wrap(err)
 		}
 		if err := t.Wait(); err != nil {
@@ -87,30 +91,33 @@ func DoValue[T any](ctx context.Context, p Policy, op func(context.Context) (T, 
 	return v, err
 }
 
-// judge asks an error of Do what may follow it. Errors answer through methods, wherever they are in the chain.
-func (t *Tries) judge(err error) Outcome {
-	o := Outcome{Err: err}
-	if p, ok := errors.AsType[interface {
+// What an error may answer, wherever it is in the chain. Text is never looked at.
+type (
+	ender interface {
 		error
 		Permanent() bool
-	}](err); ok && p.Permanent() {
-		o.Stop = true
-		return o
 	}
-	if h, ok := errors.AsType[interface {
+	hinter interface {
 		error
 		Hint() (time.Duration, bool)
-	}](err); ok {
-		o.Hint, o.Hinted = h.Hint()
 	}
-	if r, ok := errors.AsType[interface {
+	refuser interface {
 		error
 		Refused() bool
-	}](err); ok && r.Refused() {
-		o.Refused, o.Free = true, true
 	}
-	if !o.Hinted && !o.Refused && t.policy.Retryable != nil {
-		o.Stop = !t.policy.Retryable(err)
+)
+
+// judge asks an error of Do what may follow it.
+func judge(err error) Outcome {
+	o := Outcome{Err: err}
+	if p, ok := errors.AsType[ender](err); ok {
+		o.Stop = p.Permanent()
+	}
+	if h, ok := errors.AsType[hinter](err); ok {
+		o.Hint, o.Hinted = h.Hint()
+	}
+	if r, ok := errors.AsType[refuser](err); ok && r.Refused() {
+		o.Refused, o.Free = true, true
 	}
 	return o
 }
@@ -146,6 +153,9 @@ func (p Policy) Or(d Policy) Policy {
 	}
 	if p.OnRetry == nil {
 		p.OnRetry = d.OnRetry
+	}
+	if p.OnGiveUp == nil {
+		p.OnGiveUp = d.OnGiveUp
 	}
 	return p
 }

@@ -17,7 +17,10 @@ import (
 	"github.com/tandemgo/tandem/retry"
 )
 
-var errUpstream = errors.New("upstream text")
+var (
+	errUpstream = errors.New("upstream text")
+	errSlow     = errors.New("took until the end of the context")
+)
 
 // script is an operation that returns its errors one after the other, then the last one for ever; it counts its calls
 // and notes when they came.
@@ -125,6 +128,9 @@ func TestRetryableIsAskedLast(t *testing.T) {
 
 		s = plays(retry.After(errUpstream, time.Second), nil)
 		require.NoError(t, no.Do(t.Context(), s.op), "After is asked first")
+
+		tries := no.Start(t.Context())
+		require.False(t, tries.Again(retry.Outcome{Err: errUpstream, Hinted: true, Hint: 1}), "only an error answers first")
 	})
 }
 
@@ -174,6 +180,7 @@ func TestHintBeyondTheCap(t *testing.T) {
 		"the longest there is and a cap of it":  {hint: math.MaxInt64, maxHint: math.MaxInt64, deadline: time.Minute, want: retry.Deadline},
 		"an open breaker over the cap":          {hint: time.Minute, refused: true, want: retry.Refused},
 		"an open breaker over the deadline":     {hint: time.Minute, deadline: time.Second, refused: true, want: retry.Refused},
+		"an open breaker, longer than a wait":   {hint: 2*time.Second + 1, deadline: time.Minute, refused: true, want: retry.Refused},
 		"an open breaker that closes in time":   {hint: time.Second, deadline: time.Minute, refused: true, want: retry.Attempts},
 		"fits, though its jitter would not fit": {hint: 998 * time.Millisecond, deadline: time.Second, want: retry.Attempts},
 	} {
@@ -382,6 +389,59 @@ func TestOnRetry(t *testing.T) {
 	})
 }
 
+func TestOnGiveUp(t *testing.T) {
+	for name, c := range map[string]struct {
+		errs   []error
+		policy retry.Policy
+		cancel bool
+		want   []retry.Reason
+	}{
+		"success":                 {errs: []error{errUpstream, nil}},
+		"attempts":                {errs: []error{errUpstream}, want: []retry.Reason{retry.Attempts}},
+		"one attempt":             {errs: []error{errUpstream}, policy: retry.Never(), want: []retry.Reason{retry.Attempts}},
+		"nothing worth a retry":   {errs: []error{retry.Permanent(errUpstream)}},
+		"a retry not worth more":  {errs: []error{errUpstream, retry.Permanent(errUpstream)}, want: []retry.Reason{retry.Stopped}},
+		"the context in the wait": {errs: []error{errUpstream}, policy: retry.Policy{Backoff: every(time.Hour)}, cancel: true, want: []retry.Reason{retry.Cancelled}},
+		"a hint that is too long": {errs: []error{retry.After(errUpstream, time.Hour)}, want: []retry.Reason{retry.Hint}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if c.cancel {
+					time.AfterFunc(time.Minute, cancel)
+				}
+				var got []retry.Reason
+				var told *retry.Error
+				c.policy.OnGiveUp = func(_ context.Context, e *retry.Error) {
+					got, told = append(got, e.Reason), e
+					panic("contained")
+				}
+				err := c.policy.Do(ctx, plays(c.errs...).op)
+				require.Equal(t, c.want, got)
+				if told != nil {
+					require.Equal(t, err, error(told))
+				}
+			})
+		})
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	for _, c := range []struct {
+		e    retry.Error
+		want bool
+	}{
+		{retry.Error{}, false},
+		{retry.Error{Err: errUpstream}, false},
+		{retry.Error{Err: errUpstream, Cause: context.Canceled}, false},
+		{retry.Error{Err: errUpstream, Cause: context.DeadlineExceeded}, true},
+		{retry.Error{Err: fmt.Errorf("reading: %w", context.DeadlineExceeded)}, true},
+	} {
+		require.Equal(t, c.want, c.e.Timeout(), "%v", &c.e)
+	}
+}
+
 func TestAttemptNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		require.Equal(t, 1, retry.Attempt(t.Context()))
@@ -484,7 +544,8 @@ func TestChain(t *testing.T) {
 		"doomed deadline":                   {inbound: 1, err: errUpstream, policy: retry.Policy{Backoff: every(time.Hour)}, deadline: time.Second, want: retry.Deadline, calls: 1, gaveUp: true},
 		"open breaker":                      {inbound: 1, err: hint(time.Hour), want: retry.Refused, calls: 1, gaveUp: true},
 		"open breaker of a single try":      {inbound: 1, err: hint(time.Hour), policy: retry.Never(), want: retry.Attempts, calls: 1},
-		"too long a wish":                   {inbound: 1, err: retry.After(errUpstream, time.Hour), want: retry.Hint, calls: 1},
+		"too long a wish":                   {inbound: 1, err: retry.After(errUpstream, time.Hour), want: retry.Hint, calls: 1, gaveUp: true},
+		"own timeout within an attempt":     {inbound: 1, err: errSlow, deadline: time.Second, want: retry.Cancelled, calls: 1, gaveUp: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -495,7 +556,12 @@ func TestChain(t *testing.T) {
 					defer cancel()
 				}
 				s := plays(c.err)
-				e := failed(t, c.policy.Do(ctx, s.op))
+				e := failed(t, c.policy.Do(ctx, func(ctx context.Context) error {
+					if errors.Is(c.err, errSlow) {
+						<-ctx.Done()
+					}
+					return s.op(ctx)
+				}))
 				require.Equal(t, c.want, e.Reason, "got %v, want %v", e.Reason, c.want)
 				require.Equal(t, c.calls, s.calls)
 				require.Equal(t, c.gaveUp, in.GaveUp())

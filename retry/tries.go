@@ -91,19 +91,15 @@ func (t *Tries) Last() bool {
 }
 
 // Again reports whether another attempt is allowed, and reserves it. These have been asked, in this order: the end of
-// the context, Stop, attempts, chain stop, hint, deadline and budget. After false, Reason says which of them refused;
-// nothing has been waited for, and the answer of the attempt is still the caller's to return.
+// the context, Stop and Retryable, attempts, chain stop, hint, deadline and budget. After false, Reason says which of
+// them refused; nothing has been waited for, and the answer of the attempt is still the caller's to return.
 func (t *Tries) Again(o Outcome) bool {
 	t.last = o
 	why, ok := t.next(o)
-	if ok {
-		return true
+	if !ok {
+		t.giveUp(why)
 	}
-	t.reason = why
-	if t.endsRetries() {
-		call.InboundFrom(t.ctx).GiveUp()
-	}
-	return false
+	return ok
 }
 
 // next finds the delay before the next attempt, or the reason why there is none.
@@ -112,7 +108,7 @@ func (t *Tries) next(o Outcome) (Reason, bool) {
 		t.cause = endOf(t.ctx)
 		return Cancelled, false
 	}
-	if o.Stop {
+	if o.Stop || !t.retryable(o.Err) {
 		return Stopped, false
 	}
 	if t.attempt >= t.policy.MaxAttempts {
@@ -135,33 +131,46 @@ func (t *Tries) next(o Outcome) (Reason, bool) {
 	return 0, true
 }
 
+// retryable asks the policy, unless the error itself says when to come back.
+func (t *Tries) retryable(err error) bool {
+	if t.policy.Retryable == nil {
+		return true
+	}
+	if h, ok := errors.AsType[hinter](err); ok {
+		if _, hinted := h.Hint(); hinted {
+			return true
+		}
+	}
+	return t.policy.Retryable(err)
+}
+
 // fit sets the delay: the server's wish where there is one, our own else. A deadline bounds both; where there is none,
-// MaxHint bounds the wish.
+// MaxHint bounds the wish. An open breaker is waited for no longer than a wait of our own might be: it is there so that
+// calls fail fast, and those that sleep until it half-opens would all wake at that instant.
 func (t *Tries) fit(o Outcome, own time.Duration, now time.Time) (Reason, bool) {
-	most, why := time.Duration(math.MaxInt64), Deadline
+	left := time.Duration(math.MaxInt64)
 	deadline, bounded := t.ctx.Deadline()
 	if bounded {
-		most = max(deadline.Sub(now), 0) - leastUseful
+		left = max(deadline.Sub(now), 0) - leastUseful
 	}
 	if !o.Hinted || o.Hint <= 0 {
 		t.delay = own
-		return why, own <= most
+		return Deadline, own <= left
 	}
-	if !bounded {
+	most, why := left, Deadline
+	switch {
+	case o.Refused:
+		most, why = min(left, t.policy.MaxDelay), Refused
+	case !bounded:
 		most, why = t.policy.MaxHint, Hint
-	}
-	if o.Refused {
-		why = Refused
 	}
 	if o.Hint > most {
 		return why, false
 	}
 	jitter := time.Duration(rand.Int64N(int64(o.Hint/10) + 1))
 	t.delay = o.Hint + min(jitter, math.MaxInt64-o.Hint)
-	if bounded {
-		t.delay = min(t.delay, most) // a wish that fits is not refused for its jitter
-	}
-	return 0, true
+	t.delay = min(t.delay, left) // a wish that fits is not refused for its jitter
+	return why, true
 }
 
 func (t *Tries) interval() time.Duration {
@@ -176,6 +185,17 @@ func (t *Tries) interval() time.Duration {
 	return t.intervals.NextBackOff()
 }
 
+// giveUp ends the call for the reason why: it tells the caller of this process, if it waits for an answer, and the hook.
+func (t *Tries) giveUp(why Reason) {
+	t.reason = why
+	if t.endsRetries() {
+		call.InboundFrom(t.ctx).GiveUp()
+	}
+	if hook := t.policy.OnGiveUp; hook != nil && (why != Stopped || t.attempt > 1) {
+		contain(func() { hook(t.ctx, t.failure(t.last.Err)) })
+	}
+}
+
 // endsRetries reports whether this tier had retries of its own and they have ended, so that its caller had better not
 // start them all over again.
 func (t *Tries) endsRetries() bool {
@@ -183,7 +203,7 @@ func (t *Tries) endsRetries() bool {
 		return false
 	}
 	switch t.reason {
-	case Attempts, Exhausted, Deadline, Refused:
+	case Attempts, Exhausted, Deadline, Hint, Refused:
 		return true
 	case Cancelled: // a deadline that passed within the attempt; a cancelled caller no longer listens
 		return errors.Is(t.ctx.Err(), context.DeadlineExceeded)
@@ -196,7 +216,10 @@ func (t *Tries) endsRetries() bool {
 // it an error that knows the last outcome as well.
 func (t *Tries) Wait() error {
 	if hook := t.policy.OnRetry; hook != nil {
-		t.tell(hook)
+		contain(func() {
+			hinted := t.last.Hinted && t.last.Hint > 0
+			hook(t.ctx, Event{Attempt: t.attempt, Delay: t.delay, Hinted: hinted, Err: t.last.Err})
+		})
 	}
 	timer := time.NewTimer(t.delay)
 	defer timer.Stop()
@@ -205,21 +228,18 @@ func (t *Tries) Wait() error {
 	case <-t.ctx.Done():
 	}
 	if t.ctx.Err() != nil {
-		t.reason, t.cause, t.waited = Cancelled, endOf(t.ctx), true
-		if t.endsRetries() {
-			call.InboundFrom(t.ctx).GiveUp()
-		}
+		t.cause, t.waited = endOf(t.ctx), true
+		t.giveUp(Cancelled)
 		return t.cause
 	}
 	t.attempt++
 	return nil
 }
 
-func (t *Tries) tell(hook func(context.Context, Event)) {
-	defer func() { _ = recover() }() // a hook watches the call; it does not decide it
-	hook(t.ctx, Event{
-		Attempt: t.attempt, Delay: t.delay, Hinted: t.last.Hinted && t.last.Hint > 0, Err: t.last.Err,
-	})
+// contain runs a hook: it watches the call and does not decide it.
+func contain(hook func()) {
+	defer func() { _ = recover() }()
+	hook()
 }
 
 // Reason says why Again or Wait refused.
@@ -234,5 +254,9 @@ func (t *Tries) Wrap(err error) error {
 	if t.waited {
 		err = t.last.Err
 	}
+	return t.failure(err)
+}
+
+func (t *Tries) failure(err error) *Error {
 	return &Error{Attempts: t.attempt, Elapsed: time.Since(t.start), Reason: t.reason, Err: err, Cause: t.cause}
 }
