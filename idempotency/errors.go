@@ -1,7 +1,11 @@
 package idempotency
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
+// The errors that callers branch on.
 var (
 	ErrInFlight   = errors.New("idempotency: in flight")             // somebody else is at it
 	ErrMismatch   = errors.New("idempotency: key used otherwise")    // the key was used for something else
@@ -16,3 +20,17 @@ var (
 type KeptError struct{ Text string }
 
 func (e *KeptError) Error() string { return e.Text }
+
+// A refusal is why the work did not run. Its methods are what package retry and package messaging ask an error: a
+// claim in flight is worth another try after the hint, the others are not.
+type refusal struct {
+	err   error // one of the sentinels
+	after time.Duration
+}
+
+func (e *refusal) Error() string   { return e.err.Error() }
+func (e *refusal) Unwrap() error   { return e.err }
+func (e *refusal) Permanent() bool { return e.err != ErrInFlight } //nolint:errorlint // never wrapped in here
+
+// Hint says when another try can help.
+func (e *refusal) Hint() (time.Duration, bool) { return e.after, e.err == ErrInFlight } //nolint:errorlint // see above

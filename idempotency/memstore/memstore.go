@@ -1,8 +1,12 @@
-// Package memstore is the idempotency store in memory.
 package memstore
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/tandemgo/tandem/idempotency"
@@ -11,32 +15,138 @@ import (
 // Config configures a Store. The zero Config is right for one process.
 type Config struct {
 	MaxKeys  int   // Zero: 1 << 20
-	MaxBytes int64 // of results and keys. Zero: 256 MiB
+	MaxBytes int64 // of keys, fingerprints and results. Zero: 256 MiB
 }
 
-// A Store is an idempotency.Store. It starts no goroutine; the zero Store is not usable.
-type Store struct{ c Config }
+// A Store is an idempotency.Store. Any number of goroutines may use it at once. It starts no goroutine; what has
+// expired is removed in passing. The zero Store is not usable.
+type Store struct {
+	maxKeys  int64
+	maxBytes int64
+	base     time.Time // its monotonic reading is where the store's time begins
+	seed     maphash.Seed
+	shards   [shards]shard
+	keys     atomic.Int64
+	bytes    atomic.Int64
+}
 
-// New returns an empty Store.
-func New(c Config) (*Store, error) { panic("unwritten") }
+var _ idempotency.Store = (*Store)(nil)
+
+// New returns an empty Store. The error joins every fault of the Config.
+func New(c Config) (*Store, error) {
+	var faults []error
+	if c.MaxKeys < 0 || c.MaxKeys > math.MaxInt32 {
+		faults = append(faults, fmt.Errorf("memstore: MaxKeys %d is not between 0 and %d", c.MaxKeys, math.MaxInt32))
+	}
+	if c.MaxBytes < 0 {
+		faults = append(faults, fmt.Errorf("memstore: MaxBytes %d is negative", c.MaxBytes))
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	s := &Store{maxKeys: int64(c.MaxKeys), maxBytes: c.MaxBytes, base: time.Now(), seed: maphash.MakeSeed()}
+	if s.maxKeys == 0 {
+		s.maxKeys = 1 << 20
+	}
+	if s.maxBytes == 0 {
+		s.maxBytes = 256 << 20
+	}
+	for i := range s.shards {
+		s.shards[i].init(s)
+	}
+	return s, nil
+}
+
+// Promises implements idempotency.Store.
+func (s *Store) Promises() idempotency.Promises {
+	return idempotency.Promises{
+		LateComplete: true, Park: true, MaxBytes: int(min(s.maxBytes, math.MaxInt32)),
+	}
+}
 
 // Begin implements idempotency.Store.
 func (s *Store) Begin(ctx context.Context, k idempotency.Key, o idempotency.BeginOptions) (idempotency.Claim, error) {
-	panic("unwritten")
+	if err := errors.Join(k.Validate(), o.Validate(s.Promises())); err != nil {
+		return idempotency.Claim{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return idempotency.Claim{}, context.Cause(ctx)
+	}
+	sh, hash := s.locate(k)
+	claim, full := sh.begin(hash, k, o, s.now())
+	if !full {
+		return claim, nil
+	}
+	// Somebody else's records may have expired. Every shard is asked, one at a time and only if it has something to
+	// give, before anybody is refused.
+	for i := range s.shards {
+		s.shards[i].sweep(s.now())
+	}
+	if claim, full = sh.begin(hash, k, o, s.now()); full {
+		return idempotency.Claim{}, fmt.Errorf("memstore: %w: %d keys, %d bytes", idempotency.ErrFull, s.keys.Load(), s.bytes.Load())
+	}
+	return claim, nil
 }
 
 // Extend implements idempotency.Store.
-func (s *Store) Extend(ctx context.Context, t idempotency.Ticket, lease time.Duration) error {
-	panic("unwritten")
+func (s *Store) Extend(ctx context.Context, t idempotency.Ticket, lease time.Duration) (idempotency.Ticket, error) {
+	if lease <= 0 {
+		return t, fmt.Errorf("memstore: lease %v is not positive", lease)
+	}
+	if err := ctx.Err(); err != nil {
+		return t, context.Cause(ctx)
+	}
+	sh, hash := s.locate(t.Key)
+	return t, sh.extend(hash, t, lease, s.now())
 }
 
 // Complete implements idempotency.Store.
 func (s *Store) Complete(ctx context.Context, t idempotency.Ticket, r idempotency.Result, retain time.Duration) error {
-	panic("unwritten")
+	if retain <= 0 {
+		return fmt.Errorf("memstore: retain %v is not positive", retain)
+	}
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	sh, hash := s.locate(t.Key)
+	return sh.complete(hash, t, r, retain, s.now())
 }
 
 // Release implements idempotency.Store.
-func (s *Store) Release(ctx context.Context, t idempotency.Ticket) error { panic("unwritten") }
+func (s *Store) Release(ctx context.Context, t idempotency.Ticket) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	sh, hash := s.locate(t.Key)
+	return sh.release(hash, t, s.now())
+}
 
-// Promises implements idempotency.Store.
-func (s *Store) Promises() idempotency.Promises { panic("unwritten") }
+func (s *Store) locate(k idempotency.Key) (*shard, uint64) {
+	hash := maphash.Comparable(s.seed, k)
+	return &s.shards[hash%shards], hash
+}
+
+// now is the store's time: what has passed since it was made.
+func (s *Store) now() time.Duration { return time.Since(s.base) }
+
+// room takes n bytes and one record more or fewer, unless there is no room. Giving back always succeeds.
+func (s *Store) room(records, n int64) bool {
+	if s.keys.Add(records) > s.maxKeys && records > 0 {
+		s.keys.Add(-records)
+		return false
+	}
+	if s.bytes.Add(n) > s.maxBytes && n > 0 {
+		s.bytes.Add(-n)
+		s.keys.Add(-records)
+		return false
+	}
+	return true
+}
+
+// add saturates: a retention of centuries must not become one of the past.
+func add(t, d time.Duration) time.Duration {
+	if d > math.MaxInt64-t {
+		return math.MaxInt64
+	}
+	return t + d
+}

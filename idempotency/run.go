@@ -1,0 +1,185 @@
+package idempotency
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	settleTimeout = 5 * time.Second // of Complete or Release with all its tries
+	settleTry     = 2 * time.Second // of one of them
+	pollFirst     = 5 * time.Millisecond
+	pollMost      = 500 * time.Millisecond
+)
+
+// A job is one use of a Key, whoever asks for it.
+type job struct {
+	teller
+	store    Store
+	key      Key
+	options  BeginOptions
+	retain   time.Duration
+	wait     time.Duration
+	maxBytes int
+}
+
+// An outcome is what the work came to. With keep, err is kept as result.
+type outcome struct {
+	err    error
+	keep   bool
+	result Result
+}
+
+func (j *job) fill(lease, retain time.Duration) {
+	if j.options.Lease == 0 {
+		j.options.Lease = lease
+	}
+	if j.retain == 0 {
+		j.retain = retain
+	}
+	if j.maxBytes == 0 {
+		j.maxBytes = 256 << 10
+	}
+	if most := j.store.Promises().MaxBytes; most > 0 {
+		j.maxBytes = min(j.maxBytes, most)
+	}
+	j.options.Retain = j.retain
+}
+
+// run claims the key, does the work and settles. A Claim that is Owned has an outcome, one that is Replay a Result; any
+// other is an error. result is called after work that succeeded, when nothing can give the claim up any more.
+func (j *job) run(ctx context.Context, work func(context.Context) outcome, result func() Result) (Claim, outcome, error) {
+	claim, began, err := j.begin(ctx)
+	switch {
+	case err != nil:
+		return Claim{}, outcome{}, err
+	case claim.Status == Replay:
+		return claim, outcome{}, nil
+	case claim.Status != Owned:
+		return claim, outcome{}, refused(claim)
+	}
+
+	working, lose := context.WithCancelCause(context.WithValue(ctx, ticketKey{}, claim.Ticket))
+	defer lose(nil)
+	k := j.keep(ctx, claim.Ticket, began, lose)
+
+	finished := false
+	defer func() {
+		// Here without an outcome: a panic or runtime.Goexit is on its way through, and goes on as it is.
+		if !finished {
+			j.release(ctx, k.end())
+		}
+	}()
+	out := work(working)
+	finished = true
+
+	t := k.end()
+	if out.err != nil && !out.keep {
+		j.release(ctx, t)
+		if lost(context.Cause(working)) && !lost(out.err) {
+			out.err = fmt.Errorf("%w (%w)", out.err, ErrLost)
+		}
+		return claim, out, nil
+	}
+	if out.err == nil {
+		out.result = result()
+	}
+	if err := j.complete(ctx, t, out.result, k.late()); lost(err) && out.err == nil {
+		out.err = fmt.Errorf("%w: the work may have been done twice", ErrLost)
+	}
+	return claim, out, nil
+}
+
+// begin claims the key. While somebody else is at it, it asks again until wait is over: always through Begin, because
+// the other owner may have completed, given up or vanished since the last answer.
+func (j *job) begin(ctx context.Context) (Claim, time.Time, error) {
+	deadline := time.Now().Add(j.wait)
+	pause := pollFirst
+	for {
+		if ctx.Err() != nil {
+			return Claim{}, time.Time{}, fmt.Errorf("idempotency: claim: %w", context.Cause(ctx))
+		}
+		began := time.Now() // before the call: the store's lease starts no earlier
+		claim, err := j.store.Begin(ctx, j.key, j.options)
+		left := time.Until(deadline)
+		if err != nil || claim.Status != InFlight || left <= 0 {
+			j.tell(ctx, Event{
+				Scope: j.key.Scope, Step: StepBegin, Status: claim.Status, Attempt: claim.Ticket.Attempt, Err: err,
+			})
+			if err != nil {
+				err = fmt.Errorf("idempotency: claim: %w", err)
+			}
+			return claim, began, err
+		}
+		sleep(ctx, min(pause/2+rand.N(pause/2), left, max(claim.RetryAfter, time.Millisecond)))
+		pause = min(2*pause, pollMost)
+	}
+}
+
+func refused(c Claim) error {
+	switch c.Status {
+	case InFlight:
+		return &refusal{err: ErrInFlight, after: c.RetryAfter}
+	case Mismatch:
+		return &refusal{err: ErrMismatch}
+	default:
+		return &refusal{err: ErrUnknown}
+	}
+}
+
+// complete keeps r. The effect is there: what cannot be stored becomes a tombstone, and a store that fails is asked
+// again, but the claim is never given up.
+func (j *job) complete(ctx context.Context, t Ticket, r Result, late bool) error {
+	if r.Size() > j.maxBytes {
+		r = Result{Kind: Tombstone}
+	}
+	err := settle(ctx, func(ctx context.Context) error {
+		err := j.store.Complete(ctx, t, r, j.retain)
+		if errors.Is(err, ErrFull) && r.Kind != Tombstone {
+			r = Result{Kind: Tombstone}
+			err = j.store.Complete(ctx, t, r, j.retain)
+		}
+		return err
+	})
+	j.tell(ctx, Event{
+		Scope: j.key.Scope, Step: StepComplete, Attempt: t.Attempt, Kind: r.Kind, Late: late && err == nil, Err: err,
+	})
+	return err
+}
+
+// release gives the claim up. Where the store fails, the claim ends with its lease.
+func (j *job) release(ctx context.Context, t Ticket) {
+	err := settle(ctx, func(ctx context.Context) error { return j.store.Release(ctx, t) })
+	j.tell(ctx, Event{Scope: j.key.Scope, Step: StepRelease, Attempt: t.Attempt, Err: err})
+}
+
+// settle keeps the books: beyond the end of ctx, but not for ever.
+func settle(ctx context.Context, step func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	for pause := 20 * time.Millisecond; ; pause *= 2 {
+		try, done := context.WithTimeout(ctx, settleTry)
+		err := step(try)
+		done()
+		if err == nil || lost(err) {
+			return err
+		}
+		if sleep(ctx, pause); ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func lost(err error) bool { return errors.Is(err, ErrLost) }
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
