@@ -11,9 +11,12 @@ import (
 // A Sender hands messages to a transport. Send may be called by many goroutines at once.
 type Sender interface {
 	// Send returns nil when the transport has all of m, at the strongest confirmation that Features promises; else a
-	// *PublishError that names each message that is not stored, or of which that is not known. It must not keep m,
-	// must not change a message, and must return promptly when ctx ends. Messages arrive validated, with ID, Source
-	// and Time set.
+	// *PublishError that names each message that is not stored, or of which that is not known; any other error stands
+	// for all of m, unknown. A Failure marked retry.Permanent is not sent again, one with a hint not before it.
+	//
+	// Messages of one Topic and Key are stored in their order: when one fails, each later one of its key in m is named
+	// too and is not stored. Send must not keep m nor change a message, and must return promptly when ctx ends.
+	// Messages arrive validated, with ID, Source and Time set.
 	Send(ctx context.Context, m []*Message) error
 	Features() Features
 }
@@ -21,7 +24,8 @@ type Sender interface {
 // A Subscriber opens subscriptions. Open may be called by many goroutines at once.
 type Subscriber interface {
 	// Open returns when the transport holds the place of the group and the start position is fixed: nothing published
-	// from then on is missed. An error that another try cannot mend is marked with retry.Permanent.
+	// from then on is missed. An error that another try cannot mend is marked with retry.Permanent; where this topic or
+	// group falls short of what s asks and Features allows, it is ErrUnsupported and names the setting.
 	Open(ctx context.Context, s Spec) (Subscription, error)
 	Features() Features
 }
@@ -30,14 +34,15 @@ type Subscriber interface {
 // itself.
 type Subscription interface {
 	// Receive waits for at least one delivery and returns at most len(into) of them: the free slots of the consumer.
-	// The adapter must not hold more deliveries whose lease is running than it was asked for. An error means that the
-	// subscription is over and must be closed; the consumer opens another unless the error is marked retry.Permanent.
+	// The adapter must not hold more deliveries whose lease is running than it was asked for. n > 0 comes with a nil
+	// error. When ctx ends, Receive withdraws its request and hands back what it fetched and did not deliver before it
+	// returns. Any other error means that the subscription is over; the consumer opens another unless the error is
+	// marked retry.Permanent, and closes this one when its last delivery is settled.
 	Receive(ctx context.Context, into []Delivery) (int, error)
 	// Settle carries out each Settlement and writes its outcome into it. An error stands for all of them. It must be
 	// called with a context of its own, not with that of a handler.
 	Settle(ctx context.Context, s []Settlement) error
-	// Close withdraws outstanding requests first, then hands back what was fetched and not delivered, and waits for
-	// neither handlers nor leases. What was delivered may still be settled until Close is called, not after.
+	// Close comes after the last Receive and the last Settle. It waits for neither handlers nor leases.
 	Close(ctx context.Context) error
 }
 
@@ -78,9 +83,9 @@ type Spec struct {
 	Group   string // empty: a reader of its own, from Start
 	Ordered bool
 	Start   Start
-	Lease   time.Duration
-	// Slots is how many deliveries the consumer holds unsettled at most; Parked how many more may wait for a delayed
-	// retry in the transport's hands.
+	Lease   time.Duration // wanted; Delivery.Until is the fact
+	// Slots + Parked is the most that is unsettled at once: Slots at work or buffered, Parked waiting for a delayed
+	// retry, in the transport's hands or in the consumer's.
 	Slots, Parked int
 	MaxBytes      int // of message bodies that may be fetched and unsettled at once
 	// Report is never nil. The adapter tells through it what no return value carries: a broken connection that will be
@@ -90,8 +95,11 @@ type Spec struct {
 
 // A Delivery is one message in the consumer's hands.
 type Delivery struct {
+	// Message is a struct of its own and always passes the checks of Publish, so that it can be dead-lettered: ID set
+	// (from its position where the producer gave none), names of headers in lower case, headers that do not fit left
+	// out, a Key that is no printable text in base64. Its Topic may be another than Spec.Topic (a relay, a redrive).
 	Message *Message
-	// Malformed says why the message could not be read. Message then holds what could: body and headers as they came.
+	// Malformed says why the message could not be read. Message then holds what could, and the body as it came.
 	Malformed error
 	// Until is when the transport takes it back; zero: no lease.
 	Until time.Time
@@ -99,6 +107,8 @@ type Delivery struct {
 	// Lost, when closed, says that settling is pointless: the handler is cancelled with ErrLeaseLost. Both may be nil
 	// and may be shared by many deliveries.
 	Recall, Lost <-chan struct{}
+	// Last: the transport will not deliver it again; Retry and Release would lose it.
+	Last bool
 	// Ref is the adapter's own handle, given back in Settlement.
 	Ref uint64
 }
@@ -107,7 +117,10 @@ type Delivery struct {
 type Settlement struct {
 	Ref    uint64
 	Action Action
-	Delay  time.Duration // of Retry
+	Delay  time.Duration // of Retry and Release: not before
+	Reply  *Message      // with Done: the handler's answer to a message that came by Request; else nil
+	// Cause says why, with Retry and Refuse: for a status or an error reply. Its text must not leave the process.
+	Cause error
 
 	// Err is the adapter's answer: nil, ErrLeaseLost where the verdict came too late, or what went wrong.
 	Err error
@@ -120,14 +133,19 @@ type Action int
 
 // The actions.
 const (
-	// Done: handled, or safely dead-lettered; never deliver it to this group again.
+	// Done: handled, or safely dead-lettered. Nil means that this subscription will not deliver it again; after a crash
+	// it may come again, as at least once says.
 	Done Action = iota
-	// Retry: deliver it again, to any member of the group, not before Delay.
+	// Retry: it failed; deliver it again, to any member of the group, not before Delay.
 	Retry
-	// Release: deliver it again at once, to another member if there is one; no failure of the message.
+	// Release: no failure of the message; deliver it again, to another member if there is one, not before Delay. A
+	// transport may count it as a delivery all the same.
 	Release
 	// Extend: the handler still works; start the lease anew.
 	Extend
+	// Refuse: given up and not dead-lettered, by a consumer without dead letters. Never deliver it again, and tell the
+	// sender where there is one. Adapters that can do nothing better treat it as Done.
+	Refuse
 )
 
 // An Event is what an adapter reports beside its deliveries.
@@ -137,7 +155,7 @@ type Event struct {
 	Gap  int64 // of Gap: how many messages are gone
 }
 
-// EventKind is the kind of an Event.
+// EventKind is the kind of an Event. More kinds will come: ignore unknown ones.
 type EventKind int
 
 // The kinds.
@@ -148,7 +166,9 @@ const (
 )
 
 // Features is what a transport really promises. It is a fact about the adapter, not a wish: NewPublisher and
-// NewConsumer refuse what it does not cover, and messagingtest asserts both sides.
+// NewConsumer refuse what it does not cover, and messagingtest asserts both sides. One Subscriber has one set of
+// promises; an adapter with two modes has two Subscribers. It is the most that can be had: where a topic or a group
+// falls short, Open refuses.
 type Features struct {
 	Confirm Confirm
 	Groups  bool // independent groups, members of one group compete
@@ -157,16 +177,18 @@ type Features struct {
 	Replay  Replay
 	// Attempts says who counts deliveries.
 	Attempts Attempts
-	// Redelivery is the longest span over which the transport itself may deliver a message again. Zero: never.
+	// Redelivery is the longest span over which the transport itself may deliver a message again. Zero: never;
+	// NoTimeout: as long as the topic keeps it, which is not known.
 	Redelivery time.Duration
 	// Delay is the longest delay of Retry that the transport itself holds; longer ones, and all where it is zero, wait
-	// in this process.
+	// in this process while the lease lasts or can be extended. One that does not fit is settled as Retry with its Delay
+	// at once, which is then a wish.
 	Delay time.Duration
 	// Schedule is the longest NotBefore. Zero: none.
 	Schedule time.Duration
 	// Dedupe is the window in which a second publish of one ID is dropped. Zero: none.
 	Dedupe time.Duration
-	Lease  bool // deliveries come back by themselves after Spec.Lease
+	Lease  bool // deliveries come back by themselves after Delivery.Until
 	Extend bool // and the lease can be extended
 	// Request: it is a Requester.
 	Request bool
@@ -174,7 +196,7 @@ type Features struct {
 	MaxBytes int
 }
 
-// Confirm is what a nil error of Publish means.
+// Confirm is what a nil error of Publish means. It is no scale.
 type Confirm int
 
 // The confirmations.
@@ -182,8 +204,10 @@ const (
 	ConfirmNone   Confirm = iota // handed to a connection: at most once
 	ConfirmMemory                // stored in this process
 	ConfirmBroker                // stored by the broker
-	ConfirmTx                    // part of the caller's transaction, stored when that commits
-	ConfirmPeer                  // the receiver has handled it
+	// ConfirmTx: part of the caller's transaction, stored when that commits. A Publisher over such a Sender makes one
+	// attempt, without breaker and timeouts, and starts no goroutine.
+	ConfirmTx
+	ConfirmPeer // the receiver has handled it
 )
 
 // Order is what an Ordered consumer can rely on.
@@ -191,10 +215,9 @@ type Order int
 
 // The orders.
 const (
-	OrderNone      Order = iota
-	OrderReader          // readers without a group see messages in order
-	OrderOneMember       // also a group, while it has one member
-	OrderGroup           // also a group with many members: one lane per key across them
+	OrderNone   Order = iota
+	OrderReader       // readers without a group see messages in order
+	OrderGroup        // also a group: one lane per key across all its members
 )
 
 // Replay is from where a new reader can start.
@@ -215,5 +238,5 @@ type Attempts int
 const (
 	AttemptsNone    Attempts = iota // nobody: every delivery is a first one
 	AttemptsProcess                 // this process; a crash forgets
-	AttemptsBroker                  // the transport; a message that kills the process is bounded
+	AttemptsBroker                  // the transport; a message that kills the process is bounded. It may count Release too
 )
