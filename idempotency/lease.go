@@ -65,21 +65,22 @@ func (k *keeper) beat() {
 		k.watch = nil
 	}
 	ended := k.ended
-	if !ended {
-		pause := time.Until(k.until) - 2*lease/3
-		if err != nil {
-			pause = lease / 12
-		}
-		k.next = time.AfterFunc(max(pause, 0), k.beat)
-	}
 	k.mu.Unlock()
 
+	pause := time.Until(began.Add(lease)) - 2*lease/3
 	if err != nil && !ended {
 		k.job.tell(k.ctx, Event{Scope: k.job.key.Scope, Step: StepExtend, Attempt: t.Attempt, Err: err})
 		if lost(err) {
 			k.expire()
 		}
+		pause = lease / 12
 	}
+	// The next one is scheduled last, so that hooks are called one after another.
+	k.mu.Lock()
+	if !k.ended {
+		k.next = time.AfterFunc(max(pause, 0), k.beat)
+	}
+	k.mu.Unlock()
 }
 
 // expire ends the work: the lease is over, or about to be.
