@@ -1,9 +1,10 @@
-// Package breaker stops calling what does not answer.
 package breaker
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,82 +28,230 @@ const (
 	HalfOpen
 )
 
-func (s State) String() string { panic("unwritten") }
-
-// Config configures a Breaker. The zero Config is right for calls to a service.
-type Config struct {
-	Window       time.Duration // over which FailureRatio is taken. Zero: 10 s
-	MinCalls     int           // fewer in the window never open by ratio. Zero: 20
-	FailureRatio float64       // opens at this share of failures. Zero: 0.5
-	Consecutive  int           // opens at this many failures in a row, which only a success resets. Zero: 10
-	SlowAfter    time.Duration // a call that takes longer is slow. Zero: no call is
-	SlowRatio    float64       // opens at this share of slow calls. Zero: 0.8
-	OpenFor      time.Duration // how long it stays open the first time, +/- 20 %. Zero: 5 s
-	MaxOpenFor   time.Duration // it doubles at each reopening up to this. Zero: 10 s
-	Probes       int           // concurrent probes when half-open, and successes needed to close. Zero: 3
-	ProbeLease   time.Duration // a probe without outcome after this counts as failed. Zero: 10 s
-	// Classify judges the error of Do. Zero: nil is success, the end of the caller's own context is ignored, any other
-	// error is failure.
-	Classify func(ctx context.Context, err error) Outcome
-	// OnStateChange is called after each change, in order, without a lock held; it may call the Breaker. Zero: nothing.
-	OnStateChange func(ctx context.Context, e StateChange)
+func (s State) String() string {
+	switch s {
+	case Closed:
+		return "closed"
+	case Open:
+		return "open"
+	case HalfOpen:
+		return "half-open"
+	default:
+		return fmt.Sprintf("State(%d)", int(s))
+	}
 }
 
-// A StateChange tells of one transition.
-type StateChange struct {
-	Name     string
-	From, To State
-	OpenFor  time.Duration // when To is Open
-}
+// A Breaker admits calls or refuses them at once. Any number of goroutines may use it at once. A nil *Breaker admits
+// everything.
+type Breaker struct {
+	name string
+	c    Config // filled
 
-// A Breaker admits calls or refuses them at once. Any number of goroutines may use it at once. A nil *Breaker admits everything.
-type Breaker struct{ name string }
+	era atomic.Pointer[era] // changed under mu only
+
+	mu         sync.Mutex
+	halfOpened int // times since it was closed
+	queue      []event
+	delivering bool
+}
 
 // New returns a closed Breaker. The error joins every fault of the Config.
-func New(name string, c Config) (*Breaker, error) { panic("unwritten") }
-
-// Do calls op if the breaker admits it, and judges the result. A refusal is an *OpenError and op is not called.
-func (b *Breaker) Do(ctx context.Context, op func(context.Context) error) error { panic("unwritten") }
-
-// Allow asks for one call whose outcome is told later, through the permit. The error is an *OpenError.
-func (b *Breaker) Allow() (*Permit, error) { panic("unwritten") }
-
-// State computes the state with the clock: an open breaker whose time is over is half-open without anybody calling.
-func (b *Breaker) State() State { panic("unwritten") }
-
-// RetryAfter is how long the breaker stays open; zero when it would admit a call now.
-func (b *Breaker) RetryAfter() time.Duration { panic("unwritten") }
-
-// Trip opens the breaker for d, whatever its state.
-func (b *Breaker) Trip(d time.Duration) { panic("unwritten") }
-
-// Reset closes the breaker and forgets its history.
-func (b *Breaker) Reset() { panic("unwritten") }
-
-// Name returns the name given to New.
-func (b *Breaker) Name() string { panic("unwritten") }
-
-// A Permit is one admitted call. The zero Permit and a nil one do nothing.
-type Permit struct{ b *Breaker }
-
-// Done tells the outcome. Only the first call counts; one that comes after the state has changed counts for nothing.
-func (p *Permit) Done(o Outcome) { panic("unwritten") }
-
-// ErrOpen is what errors.Is finds in every refusal of a breaker.
-var ErrOpen = errors.New("breaker: open")
-
-// OpenError is the refusal of a breaker that is open, or half-open with all probes under way.
-type OpenError struct {
-	Name       string
-	State      State
-	RetryAfter time.Duration // when to come back
+func New(name string, c Config) (*Breaker, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	return newBreaker(name, c.filled()), nil
 }
 
-func (e *OpenError) Error() string        { panic("unwritten") }
-func (e *OpenError) Is(target error) bool { return target == ErrOpen }
+func newBreaker(name string, c Config) *Breaker {
+	b := &Breaker{name: name, c: c}
+	b.era.Store(newClosed(&b.c))
+	return b
+}
 
-// Hint answers package retry: come back after RetryAfter.
-func (e *OpenError) Hint() (time.Duration, bool) { return e.RetryAfter, true }
+// Do calls op if the breaker admits it, and judges the result. A refusal is an *OpenError and op is not called. An op
+// that panics or ends its goroutine has failed.
+func (b *Breaker) Do(ctx context.Context, op func(context.Context) error) error {
+	if b == nil {
+		return op(ctx)
+	}
+	var p Permit
+	if err := b.admit(ctx, &p); err != nil {
+		return err
+	}
+	outcome := Failure
+	defer func() { b.finish(ctx, &p, outcome) }()
+	err := op(ctx)
+	outcome = b.c.Classify(ctx, err)
+	return err
+}
 
-// Refused answers package retry: the call never reached the other side.
-func (e *OpenError) Refused() bool { return true }
+// Allow asks for one call whose outcome is told later, through the permit. The error is an *OpenError. A permit whose
+// Done is never called does no harm: it counts for nothing, or as a failed probe when its lease is over.
+func (b *Breaker) Allow() (*Permit, error) {
+	// Small enough to be inlined, so that the permit need not be on the heap.
+	p := new(Permit)
+	if err := b.allow(p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+//go:noinline
+func (b *Breaker) allow(p *Permit) error { return b.admit(context.Background(), p) }
+
+// A Permit is one admitted call. The zero Permit and a nil one do nothing. Do not copy it.
+type Permit struct {
+	b     *Breaker
+	era   *era
+	probe int       // its place among the probes, if half-open
+	start time.Time // set if slow calls matter
+	done  atomic.Bool
+}
+
+// Done tells the outcome. Only the first call counts; one that comes after the state has changed counts for nothing.
+func (p *Permit) Done(o Outcome) {
+	if p == nil || p.b == nil || p.done.Swap(true) {
+		return
+	}
+	p.b.finish(context.Background(), p, o)
+}
+
+// admit fills p, or says why not.
+func (b *Breaker) admit(ctx context.Context, p *Permit) error {
+	if b == nil {
+		return nil
+	}
+	e := b.era.Load()
+	if e.state != Closed {
+		return b.admitProbe(ctx, p)
+	}
+	p.b, p.era = b, e
+	if b.c.SlowAfter > 0 {
+		p.start = time.Now()
+	}
+	return nil
+}
+
+// admitProbe is admit where the breaker has been opened.
+func (b *Breaker) admitProbe(ctx context.Context, p *Permit) error {
+	now := time.Now()
+	b.mu.Lock()
+	b.settle(ctx, now)
+	e := b.era.Load()
+	var refusal error
+	switch {
+	case e.state == Closed: // since the caller looked
+		p.b, p.era, p.start = b, e, now
+	case e.state == HalfOpen && e.room():
+		p.b, p.era, p.start, p.probe = b, e, now, e.addProbe(now)
+	default:
+		refusal = &OpenError{Name: b.name, State: e.state, RetryAfter: e.retryAfter(&b.c, now)}
+	}
+	b.mu.Unlock()
+	b.deliver()
+	return refusal
+}
+
+// finish counts the outcome of an admitted call, if its era is not over.
+func (b *Breaker) finish(ctx context.Context, p *Permit, o Outcome) {
+	e := p.era
+	if b.era.Load() != e {
+		return
+	}
+	slow := b.c.SlowAfter > 0 && time.Since(p.start) > b.c.SlowAfter
+	if e.state == Closed {
+		if e.count(&b.c, o, slow) {
+			b.trip(ctx, e)
+		}
+		return
+	}
+	b.finishProbe(ctx, p, o, slow)
+}
+
+// trip opens the breaker at the end of the closed era e.
+func (b *Breaker) trip(ctx context.Context, e *era) {
+	b.mu.Lock()
+	if b.era.Load() == e {
+		b.open(ctx, time.Now(), b.openFor())
+	}
+	b.mu.Unlock()
+	b.deliver()
+}
+
+func (b *Breaker) finishProbe(ctx context.Context, p *Permit, o Outcome, slow bool) {
+	now := time.Now()
+	b.mu.Lock()
+	b.settle(ctx, now)
+	if e := b.era.Load(); e == p.era {
+		e.removeProbe(p.probe)
+		switch {
+		case o == Failure || slow:
+			b.open(ctx, now, e.nextOpen)
+		case o == Success:
+			e.succeeded++
+			if e.succeeded >= b.c.Probes {
+				b.close(ctx)
+			}
+		}
+	}
+	b.mu.Unlock()
+	b.deliver()
+}
+
+// State computes the state with the clock: an open breaker whose time is over is half-open without anybody calling.
+func (b *Breaker) State() State {
+	if b == nil {
+		return Closed
+	}
+	s, _ := b.look()
+	return s
+}
+
+// RetryAfter is how long the breaker will refuse calls; zero when it would admit one now. Half-open with all probes
+// under way nobody knows: it is a tenth of OpenFor then, or what remains of the oldest lease if that is less.
+func (b *Breaker) RetryAfter() time.Duration {
+	if b == nil {
+		return 0
+	}
+	_, d := b.look()
+	return d
+}
+
+// Trip opens the breaker for d, whatever its state; for as long as it would open by itself if d is zero or less.
+func (b *Breaker) Trip(d time.Duration) {
+	if b == nil {
+		return
+	}
+	ctx := context.Background()
+	now := time.Now()
+	b.mu.Lock()
+	b.settle(ctx, now)
+	if d <= 0 {
+		d = b.openFor()
+	}
+	b.open(ctx, now, d)
+	b.mu.Unlock()
+	b.deliver()
+}
+
+// Reset closes the breaker and forgets its history.
+func (b *Breaker) Reset() {
+	if b == nil {
+		return
+	}
+	ctx := context.Background()
+	b.mu.Lock()
+	b.settle(ctx, time.Now())
+	b.close(ctx)
+	b.mu.Unlock()
+	b.deliver()
+}
+
+// Name returns the name given to New.
+func (b *Breaker) Name() string {
+	if b == nil {
+		return ""
+	}
+	return b.name
+}
