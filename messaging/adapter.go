@@ -131,6 +131,23 @@ type Settlement struct {
 // Action is what a Settlement does.
 type Action int
 
+func (a Action) String() string {
+	switch a {
+	case Done:
+		return "done"
+	case Retry:
+		return "retry"
+	case Release:
+		return "release"
+	case Extend:
+		return "extend"
+	case Refuse:
+		return "refuse"
+	default:
+		return "unknown"
+	}
+}
+
 // The actions.
 const (
 	// Done: handled, or safely dead-lettered. Nil means that this subscription will not deliver it again; after a crash
@@ -157,6 +174,19 @@ type Event struct {
 
 // EventKind is the kind of an Event. More kinds will come: ignore unknown ones.
 type EventKind int
+
+func (k EventKind) String() string {
+	switch k {
+	case Disconnected:
+		return "disconnected"
+	case Reconnected:
+		return "reconnected"
+	case Gap:
+		return "gap"
+	default:
+		return "unknown"
+	}
+}
 
 // The kinds.
 const (

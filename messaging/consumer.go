@@ -2,7 +2,11 @@ package messaging
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/tandemgo/tandem/retry"
@@ -11,7 +15,7 @@ import (
 // A Handler handles one attempt at one message. Its return value is the acknowledgement: nil, done; an error, retried by
 // policy and then dead-lettered; Reject(err), dead-lettered now; RetryAfter(err, d), this delay instead of the policy's.
 // Its context ends when the lease of the message is lost, when HandleTimeout is over or when a drain has waited long
-// enough, each with its cause; not when Run's context ends.
+// enough, each with its cause; not when Run's context ends. It must not be used after the handler has returned.
 type Handler func(ctx context.Context, m *Message) error
 
 // A Middleware wraps a Handler. NewConsumer calls it once; it may refuse. What it wraps is one attempt: retries, leases
@@ -31,13 +35,15 @@ type ConsumerInfo struct {
 
 // ConsumerConfig configures a Consumer. The zero ConsumerConfig reads a topic on its own from its end.
 type ConsumerConfig struct {
-	// Group: consumers of one name compete for the messages, another name gets its own copy of all. Zero: no group; a
-	// reader of its own, that keeps no place and dead-letters nothing.
+	// Group: consumers of one name compete for the messages, another name gets its own copy of all. It is letters,
+	// digits, - and _, of 128 bytes at most. Zero: no group; a reader of its own, that keeps no place, retries in this
+	// process, and writes dead letters only if DeadLetter or Dead is set.
 	Group string
 	// Ordered handles the messages of one Key one after another, also under retry and across members. NewConsumer
 	// refuses it where the transport cannot promise that. Zero: no order.
 	Ordered bool
-	// Start is where a group without a place, or a reader, begins. Zero: Earliest with a group, Latest without.
+	// Start is where a group without a place, or a reader, begins. Zero: Earliest with a group, if the transport keeps
+	// a log; Latest without.
 	Start Start
 	// Concurrency bounds the handlers at work. Zero: 16.
 	Concurrency int
@@ -49,13 +55,16 @@ type ConsumerConfig struct {
 	Lease time.Duration
 	// HandleTimeout bounds one attempt. Zero: 10 min.
 	HandleTimeout time.Duration
-	// Retry says how often and how patiently. Zero fields: 5 attempts, from 1 s to 5 min.
+	// Retry says how often and how patiently. Its Budget and MaxHint are not asked. Zero fields: 5 attempts, from 1 s to
+	// 5 min.
 	Retry retry.Policy
 	// MaxAge bounds the retries of RetryAfter, which count as no attempt, since the message was published. Zero: 24 h.
 	MaxAge time.Duration
 	// DeadLetter is the topic of dead letters. Zero: the topic and ".dead".
 	DeadLetter string
-	// Dead publishes dead letters. Zero: a Publisher over the Subscriber itself, if it is a Sender; else an error.
+	// Dead publishes dead letters. What it confirms must be stored: the original is settled after it. Zero: a Publisher
+	// over the Subscriber itself, if it is a Sender; else an error. Over a transport that confirms nothing there are no
+	// dead letters then: what is given up is logged, and refused.
 	Dead *Publisher
 	// DrainTimeout bounds the wait for handlers when Run's context ends. Zero: 25 s.
 	DrainTimeout time.Duration
@@ -80,15 +89,6 @@ type HandleAttempt struct {
 	Again    bool
 }
 
-// DeadLetter tells of one message given up.
-type DeadLetter struct {
-	Message  *Message
-	Topic    string // where it went
-	Reason   string
-	Attempts int
-	Err      error
-}
-
 // SettleError tells of a verdict that did not reach the transport: the message will come again.
 type SettleError struct {
 	Message *Message
@@ -96,25 +96,191 @@ type SettleError struct {
 	Err     error
 }
 
-// A Consumer runs a Handler over a subscription. Build it with NewConsumer, run it once with Run.
-type Consumer struct{ info ConsumerInfo }
+// A Consumer runs a Handler over a subscription. Build it with NewConsumer, run it once with Run. Ready and Stats may be
+// called by any number of goroutines at any time.
+type Consumer struct {
+	source   Subscriber
+	features Features
+	topic    string
+	config   ConsumerConfig // filled
+	handler  Handler        // with every Middleware around it
+	ready    chan struct{}
+	started  atomic.Bool
+	run      atomic.Pointer[run]
+}
 
 // NewConsumer returns a Consumer. The error joins every fault of the ConsumerConfig, what s cannot promise, and what a
 // Middleware refused. It does no I/O.
 func NewConsumer(s Subscriber, topic string, h Handler, c ConsumerConfig) (*Consumer, error) {
-	panic("unwritten")
+	if s == nil || h == nil {
+		return nil, errors.New("messaging: NewConsumer: the Subscriber or the Handler is nil")
+	}
+	f := s.Features()
+	errs := c.validate(topic, f)
+	if err := c.fill(s, topic, f); err != nil {
+		errs = append(errs, err)
+	}
+	info := ConsumerInfo{
+		Topic: topic, Group: c.Group, Retry: c.Retry, Lease: c.Lease, HandleTimeout: c.HandleTimeout,
+		Concurrency: c.Concurrency, MaxAge: c.MaxAge, Features: f,
+	}
+	for i := len(c.Use) - 1; i >= 0; i-- {
+		next, err := c.Use[i](h, info)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("Use[%d]: %w", i, err))
+			continue
+		}
+		h = next
+	}
+	if len(errs) > 0 {
+		return nil, fmt.Errorf("messaging: NewConsumer: %w", errors.Join(errs...))
+	}
+	return &Consumer{source: s, features: f, topic: topic, config: c, handler: h, ready: make(chan struct{})}, nil
 }
 
-// Run consumes until ctx ends, then stops fetching, lets handlers finish within DrainTimeout, hands the rest back and
-// returns nil; or an error that says how many handlers are still running. It survives a lost connection or a recreated
-// group and returns before ctx ends only for an error that nothing can mend. A second Run is an error.
-func (c *Consumer) Run(ctx context.Context) error { panic("unwritten") }
+// validate reports what is wrong in itself and what the transport does not promise.
+func (c *ConsumerConfig) validate(topic string, f Features) []error {
+	var errs []error
+	add := func(bad bool, format string, args ...any) {
+		if bad {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	if err := CheckTopic(topic); err != nil {
+		errs = append(errs, err)
+	}
+	if c.Group != "" {
+		if err := checkGroup(c.Group); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := c.Retry.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("Retry: %w", err))
+	}
+	add(c.Concurrency < 0, "Concurrency is negative")
+	add(c.Buffer < 0, "Buffer is negative")
+	add(c.BufferBytes < 0, "BufferBytes is negative")
+	add(c.Lease < 0, "Lease is negative")
+	add(c.HandleTimeout < 0, "HandleTimeout is negative; NoTimeout switches it off")
+	add(c.MaxAge < 0, "MaxAge is negative; NoTimeout switches it off")
+	add(c.DrainTimeout < 0, "DrainTimeout is negative")
+	add(c.DeadLetter == topic && topic != "", "DeadLetter is the topic itself")
+	if c.Dead != nil {
+		confirm := c.Dead.Features().Confirm
+		add(confirm == ConfirmNone || confirm == ConfirmTx,
+			"%w: Dead: its confirmation does not mean that the dead letter is stored", ErrUnsupported)
+	}
+	add(c.Group != "" && c.DeadLetter == "" && strings.HasSuffix(topic, deadSuffix),
+		"a consumer of dead letters must name its own DeadLetter")
+	if c.DeadLetter != "" {
+		if err := CheckTopic(c.DeadLetter); err != nil {
+			errs = append(errs, fmt.Errorf("DeadLetter: %w", err))
+		}
+	}
+	add(c.Group != "" && !f.Groups, "%w: Group", ErrUnsupported)
+	add(c.Ordered && c.Group != "" && f.Order < OrderGroup, "%w: Ordered with a Group", ErrUnsupported)
+	add(c.Ordered && c.Group == "" && f.Order < OrderReader, "%w: Ordered", ErrUnsupported)
+	switch c.Start.kind {
+	case startEarliest:
+		add(f.Replay < ReplayEarliest, "%w: Start: Earliest", ErrUnsupported)
+	case startTime:
+		add(f.Replay < ReplayTime, "%w: Start: FromTime", ErrUnsupported)
+	case startAfter:
+		add(f.Replay < ReplayCursor, "%w: Start: After", ErrUnsupported)
+	}
+	return errs
+}
+
+const deadSuffix = ".dead"
+
+// fill replaces every zero by its default.
+func (c *ConsumerConfig) fill(s Subscriber, topic string, f Features) error {
+	fillZero(&c.Concurrency, 16)
+	fillZero(&c.BufferBytes, 8<<20)
+	fillZero(&c.Lease, 30*time.Second)
+	fillZero(&c.HandleTimeout, 10*time.Minute)
+	fillZero(&c.MaxAge, 24*time.Hour)
+	fillZero(&c.DrainTimeout, 25*time.Second)
+	c.Retry = c.Retry.Or(retry.Policy{MaxAttempts: 5, BaseDelay: time.Second, MaxDelay: 5 * time.Minute})
+	if c.Start.kind == startDefault {
+		c.Start = Latest()
+		if c.Group != "" && f.Replay >= ReplayEarliest {
+			c.Start = Earliest()
+		}
+	}
+	return c.fillDead(s, topic, f)
+}
+
+func (c *ConsumerConfig) fillDead(s Subscriber, topic string, f Features) error {
+	if c.Group == "" && c.DeadLetter == "" && c.Dead == nil {
+		return nil
+	}
+	if c.Dead == nil && c.DeadLetter == "" && f.Confirm == ConfirmNone {
+		return nil
+	}
+	fillZero(&c.DeadLetter, topic+deadSuffix)
+	if c.Dead != nil {
+		return nil
+	}
+	sender, ok := s.(Sender)
+	if !ok {
+		return errors.New("Dead is nil, and the Subscriber is no Sender")
+	}
+	var err error
+	c.Dead, err = NewPublisher(sender, PublisherConfig{Log: c.Log})
+	return err
+}
+
+func fillZero[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
 
 // Ready is closed when the transport holds the consumer's place: nothing published from then on is missed.
-func (c *Consumer) Ready() <-chan struct{} { panic("unwritten") }
+func (c *Consumer) Ready() <-chan struct{} { return c.ready }
+
+// Lag returns how far the group, or the reader, is behind: ErrUnsupported where the transport cannot tell, ErrClosed
+// while no subscription is open.
+func (c *Consumer) Lag(ctx context.Context) (Lag, error) {
+	sub := c.subscription()
+	if sub == nil {
+		return Lag{}, fmt.Errorf("messaging: lag of %s: %w", c.topic, ErrClosed)
+	}
+	l, ok := sub.(Lagger)
+	if !ok {
+		return Lag{}, fmt.Errorf("messaging: lag of %s: %w", c.topic, ErrUnsupported)
+	}
+	return l.Lag(ctx)
+}
+
+// subscription is the one that is open, if any.
+func (c *Consumer) subscription() Subscription {
+	r := c.run.Load()
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := len(r.sources); n > 0 && !r.sources[n-1].over && !r.closed {
+		return r.sources[n-1].sub
+	}
+	return nil
+}
 
 // Stats returns counts since Run began. It may be called at any time.
-func (c *Consumer) Stats() Stats { panic("unwritten") }
+func (c *Consumer) Stats() Stats {
+	r := c.run.Load()
+	if r == nil {
+		return Stats{}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.stats
+	s.InFlight, s.Parked = int64(r.running), int64(r.parked)
+	return s
+}
 
 // Stats counts what a Consumer did.
 type Stats struct {
@@ -129,44 +295,3 @@ type Stats struct {
 	Parked      int64 // waiting in this process for a delayed retry now
 	Reconnects  int64 // subscriptions opened again
 }
-
-// Start is a place to begin at. The zero Start is the default of the consumer.
-type Start struct {
-	kind   startKind
-	time   time.Time
-	cursor Cursor
-}
-
-type startKind int
-
-const (
-	startDefault startKind = iota
-	startEarliest
-	startLatest
-	startTime
-	startAfter
-)
-
-// Earliest begins at the oldest message that is kept.
-func Earliest() Start { return Start{kind: startEarliest} }
-
-// Latest begins with what is published from now on.
-func Latest() Start { return Start{kind: startLatest} }
-
-// FromTime begins with the first message published at t or later.
-func FromTime(t time.Time) Start { return Start{kind: startTime, time: t} }
-
-// After begins with the message that follows c.
-func After(c Cursor) Start { return Start{kind: startAfter, cursor: c} }
-
-// IsEarliest reports whether s is Earliest; for adapters.
-func (s Start) IsEarliest() bool { return s.kind == startEarliest }
-
-// IsLatest reports whether s is Latest; for adapters.
-func (s Start) IsLatest() bool { return s.kind == startLatest }
-
-// Time returns the time of FromTime; for adapters.
-func (s Start) Time() (time.Time, bool) { return s.time, s.kind == startTime }
-
-// Cursor returns the cursor of After; for adapters.
-func (s Start) Cursor() (Cursor, bool) { return s.cursor, s.kind == startAfter }

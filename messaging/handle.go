@@ -1,0 +1,408 @@
+package messaging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime/debug"
+	"time"
+
+	"github.com/tandemgo/tandem/retry"
+)
+
+func (r *run) startWorker() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.workers++
+	go r.workLoop()
+}
+
+// workLoop handles one ready message after another until the run stops.
+func (r *run) workLoop() {
+	w := &worker{}
+	ended := false
+	defer func() {
+		r.mu.Lock()
+		w.renew(nil)
+		r.workers--
+		r.quiet.Broadcast()
+		r.mu.Unlock()
+		if !ended { // the handler called runtime.Goexit, which takes its goroutine with it
+			r.startWorker()
+		}
+	}()
+	r.mu.Lock()
+	for {
+		f := r.next()
+		if f == nil {
+			r.mu.Unlock()
+			ended = true
+			return
+		}
+		ctx := r.begin(w, f)
+		r.mu.Unlock()
+		r.handle(ctx, f)
+		r.mu.Lock()
+	}
+}
+
+// next waits for a message that is ready. It returns nil when the run has stopped.
+func (r *run) next() *flight {
+	for {
+		for r.readyAt < len(r.ready) {
+			f := r.ready[r.readyAt]
+			r.ready[r.readyAt] = nil
+			r.readyAt++
+			if r.readyAt == len(r.ready) {
+				r.ready, r.readyAt = r.ready[:0], 0
+			}
+			if f.lost { // while it waited
+				r.leaveLane(f)
+				r.drop(f)
+				r.quiet.Broadcast()
+				continue
+			}
+			if r.draining && f.dead == nil {
+				continue // it is about to be handed back
+			}
+			if r.readyAt < len(r.ready) && r.idle > 0 {
+				r.work.Signal()
+			}
+			return f
+		}
+		if r.stopped {
+			return nil
+		}
+		r.idle++
+		r.work.Wait()
+		r.idle--
+	}
+}
+
+// begin marks f as running in w and returns the context of the attempt.
+func (r *run) begin(w *worker, f *flight) context.Context {
+	if w.ctx == nil || w.uses >= contextUses {
+		w.renew(r.base)
+	}
+	w.uses++
+	f.state, f.worker = running, w
+	r.running++
+	if d := r.c.config.HandleTimeout; d != NoTimeout && f.dead == nil {
+		f.timeOut = time.Now().Add(d)
+		r.keeper.due(f.timeOut)
+	}
+	return w.ctx
+}
+
+// renew ends the context of a worker and gives it another, or none.
+func (w *worker) renew(base context.Context) {
+	if w.cancel != nil {
+		w.cancel(nil)
+	}
+	w.ctx, w.cancel, w.uses = nil, nil, 0
+	if base != nil {
+		w.ctx, w.cancel = context.WithCancelCause(base)
+	}
+}
+
+// interrupt ends the context of the handler that runs f. The worker takes a new one for its next message.
+func (f *flight) interrupt(cause error) {
+	if w := f.worker; w != nil && w.cancel != nil {
+		w.cancel(cause)
+		w.ctx = nil
+	}
+}
+
+// A decision is what becomes of a message after an attempt.
+type decision struct {
+	action  Action
+	delay   time.Duration // of Retry
+	cause   error         // of Retry and Refuse
+	counted bool          // a failure of the message
+	waited  bool          // a use of RetryAfter
+	burial  *burial       // a dead letter instead
+}
+
+// handle runs one attempt, decides, and sends the verdict on its way.
+func (r *run) handle(ctx context.Context, f *flight) {
+	if f.dead != nil {
+		r.finish(f, r.bury(f))
+		return
+	}
+	started := time.Time{}
+	if r.c.config.OnAttempt != nil {
+		started = time.Now()
+	}
+	err, exited := r.attempt(ctx, f.message, func(err error) {
+		// Goexit: no code of this goroutine runs but deferred calls, so the decision is made in one.
+		r.finish(f, r.decide(ctx, f, err, started))
+	})
+	if exited {
+		return
+	}
+	r.finish(f, r.decide(ctx, f, err, started))
+}
+
+// A panicError is what a handler panicked with.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string {
+	return fmt.Sprintf("messaging: the handler panicked: %v", e.value)
+}
+
+func (e *panicError) Unwrap() error {
+	err, _ := e.value.(error)
+	return err
+}
+
+var errGoexit = errors.New("messaging: the handler called runtime.Goexit")
+
+// attempt calls the handler. A panic becomes its error; after Goexit, exit is called while the goroutine unwinds.
+func (r *run) attempt(ctx context.Context, m *Message, exit func(error)) (err error, exited bool) { //nolint:revive // err first: exited qualifies it
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		if v := recover(); v != nil {
+			err = &panicError{value: v, stack: debug.Stack()}
+			return
+		}
+		exited = true
+		exit(&panicError{value: errGoexit, stack: debug.Stack()})
+	}()
+	err = r.c.handler(ctx, m)
+	returned = true
+	return err, false
+}
+
+var errHandleTimeout = fmt.Errorf("messaging: HandleTimeout is over: %w", context.DeadlineExceeded)
+
+// decide judges the outcome of an attempt. It calls the user's code, so it holds no lock.
+func (r *run) decide(ctx context.Context, f *flight, err error, started time.Time) decision {
+	d := decision{action: Done}
+	attempt := f.message.Attempt - f.waits
+	if err != nil {
+		cause := context.Cause(ctx)
+		if errors.Is(cause, errHandleTimeout) && !errors.Is(err, errHandleTimeout) {
+			err = fmt.Errorf("%w: %w", errHandleTimeout, err)
+		}
+		if errors.Is(cause, ErrDraining) {
+			d = decision{action: Release} // our end, not the message's fault
+		} else {
+			d = r.decideFailure(ctx, f, err, max(attempt, 1))
+		}
+	}
+	c := &r.c.config
+	if c.OnAttempt != nil {
+		e := HandleAttempt{
+			Message: f.message, Attempt: max(attempt, 1), Err: err, Duration: time.Since(started),
+			Retry: d.delay, Again: d.action == Retry || d.waited,
+		}
+		contain(c.Log, func() { c.OnAttempt(ctx, e) })
+	}
+	if err != nil && c.Log != nil {
+		r.logAttempt(ctx, f, err, d)
+	}
+	if d.burial != nil {
+		r.mu.Lock()
+		f.dead, f.timeOut, f.timedOut = d.burial, time.Time{}, false
+		r.mu.Unlock()
+		buried := r.bury(f)
+		buried.counted = d.counted
+		return buried
+	}
+	return d
+}
+
+func (r *run) logAttempt(ctx context.Context, f *flight, err error, d decision) {
+	attrs := []slog.Attr{
+		slog.String("topic", r.c.topic), slog.String("group", r.c.config.Group), slog.String("id", f.message.ID),
+		slog.Int("attempt", f.message.Attempt), slog.Any("error", err),
+	}
+	if d.delay > 0 {
+		attrs = append(attrs, slog.Duration("retry", d.delay))
+	}
+	if p, ok := errors.AsType[*panicError](err); ok {
+		attrs = append(attrs, slog.String("stack", string(p.stack)))
+	}
+	r.c.config.Log.LogAttrs(ctx, slog.LevelWarn, "messaging: an attempt failed", attrs...)
+}
+
+// decideFailure says whether, and when, a failed message is tried again.
+func (r *run) decideFailure(ctx context.Context, f *flight, err error, attempt int) decision {
+	p := &r.c.config.Retry
+	now := time.Now()
+	if isPermanent(err) {
+		return decision{counted: true, burial: r.newBurial(f, deadRejected, err, now)}
+	}
+	if hint, ok := hintOf(err); ok {
+		if hint <= 0 {
+			hint = r.delay(1)
+		}
+		if age := r.c.config.MaxAge; age != NoTimeout && now.Add(hint).Sub(f.published()) > age {
+			return decision{counted: true, burial: r.newBurial(f, deadAge, err, now)}
+		}
+		r.onRetry(ctx, retry.Event{Attempt: attempt, Delay: hint, Hinted: true, Err: err})
+		return decision{action: Retry, delay: hint, waited: true, cause: err}
+	}
+	if p.Retryable != nil && !p.Retryable(err) {
+		return decision{counted: true, burial: r.newBurial(f, deadRejected, err, now)}
+	}
+	delay := time.Duration(-1)
+	if attempt < p.MaxAttempts {
+		delay = r.delay(attempt)
+	}
+	if delay < 0 {
+		return decision{counted: true, burial: r.newBurial(f, deadAttempts, err, now)}
+	}
+	r.onRetry(ctx, retry.Event{Attempt: attempt, Delay: delay, Err: err})
+	return decision{action: Retry, delay: delay, counted: true, cause: err}
+}
+
+func (r *run) onRetry(ctx context.Context, e retry.Event) {
+	if hook := r.c.config.Retry.OnRetry; hook != nil {
+		contain(r.c.config.Log, func() { hook(ctx, e) })
+	}
+}
+
+// leastDelay keeps a lucky draw from being no delay at all.
+const leastDelay = time.Millisecond
+
+// delay draws the wait after failure number n. Negative: the policy's own generator has ended.
+func (r *run) delay(n int) time.Duration {
+	p := &r.c.config.Retry
+	if p.Backoff != nil {
+		intervals, d := p.Backoff(), time.Duration(0)
+		for range n {
+			if d = intervals.NextBackOff(); d < 0 {
+				return d
+			}
+		}
+		return max(d, leastDelay)
+	}
+	ceiling := p.MaxDelay
+	if n <= 32 && p.BaseDelay <= p.MaxDelay>>(n-1) {
+		ceiling = p.BaseDelay << (n - 1)
+	}
+	return max(rand.N(ceiling+1), leastDelay)
+}
+
+// published is since when the age of a message counts.
+func (f *flight) published() time.Time {
+	if f.message.Time.IsZero() {
+		return f.arrived
+	}
+	return f.message.Time
+}
+
+// finish carries a decision out: the verdict goes to the settler, or the message to sleep.
+func (r *run) finish(f *flight, d decision) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.running--
+	if r.draining {
+		r.quiet.Broadcast()
+	}
+	if f.abandoned {
+		r.stats.Late++
+		return
+	}
+	f.worker, f.timeOut = nil, time.Time{}
+	r.count(f, d)
+	if f.lost {
+		r.stats.Late++
+		r.late(f, d.action)
+		r.leaveLane(f)
+		r.drop(f)
+		return
+	}
+	if d.action == Retry {
+		r.again(f, d)
+		return
+	}
+	r.forget(f)
+	r.leaveLane(f)
+	r.toSettle(f, Settlement{Action: d.action, Cause: d.cause})
+}
+
+func (r *run) count(f *flight, d decision) {
+	switch {
+	case d.counted:
+		r.stats.Failed++
+	case d.action == Done && f.dead == nil:
+		r.stats.Handled++
+	}
+	if (d.counted || d.waited) && f.first.IsZero() {
+		f.first = time.Now()
+	}
+}
+
+// again makes f come again after the delay: by sleeping here, its lease kept alive, or through the transport.
+//
+// What sleeps here keeps its lane, is counted exactly and, after RetryAfter, raises no count of the transport's: an hour
+// of waiting for an open breaker must not look like a message that ends processes. A counted retry goes through the
+// transport where that holds the delay: it survives this process, and any member may take it.
+func (r *run) again(f *flight, d decision) {
+	features := &r.c.features
+	_, ordered := r.laneKey(f.message)
+	reader := r.c.config.Group == ""
+	here := d.waited || ordered || reader || f.dead != nil || f.last ||
+		d.delay > features.Delay || features.Attempts == AttemptsNone
+	fits := f.until.IsZero() || !f.extendAt.IsZero() || time.Now().Add(d.delay).Before(f.until)
+	if here && fits && !r.draining && (r.parked < maxParked || f.last) {
+		r.sleep(f, d)
+		return
+	}
+	if d.waited {
+		f.waits++
+	}
+	r.remember(f)
+	r.leaveLane(f)
+	r.toSettle(f, r.backToTransport(d.waited || f.dead != nil, d.delay, d.cause))
+}
+
+// backToTransport is the verdict that has a message delivered again. The delay is a wish where it is longer than the
+// transport can hold.
+func (r *run) backToTransport(free bool, delay time.Duration, cause error) Settlement {
+	s := Settlement{Action: Retry, Delay: delay, Cause: cause}
+	if most := r.c.features.Delay; most > 0 {
+		s.Delay = min(delay, most)
+	}
+	if free {
+		s.Action, s.Cause = Release, nil
+	}
+	return s
+}
+
+// sleep parks f until its delay is over. Its lease is kept alive, and its lane waits.
+func (r *run) sleep(f *flight, d decision) {
+	f.state, f.wakeAt = sleeping, time.Now().Add(d.delay)
+	f.timedOut, f.asleep = false, d
+	if f.dead == nil && !d.waited {
+		m := *f.message // the handler may have kept the other one
+		m.Attempt++
+		f.message = &m
+	}
+	r.setParked(f, true)
+	r.parkLane(f.lane)
+	r.keeper.due(f.wakeAt)
+	r.keeper.due(f.extendAt)
+	r.room.Signal()
+}
+
+// wake makes a sleeping flight ready.
+func (r *run) wake(f *flight) {
+	f.wakeAt = time.Time{}
+	r.setParked(f, false)
+	r.wakeLane(f.lane)
+	r.makeReady(f)
+	if r.idle > 0 {
+		r.work.Signal()
+	}
+}

@@ -1,0 +1,452 @@
+package messaging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tandemgo/tandem/internal/call"
+)
+
+const (
+	// maxParked bounds what waits for a delayed retry, in this process or in the transport's hands.
+	maxParked = 1000
+	// settleTimeout bounds one call of Settle, and of Close.
+	settleTimeout = 5 * time.Second
+	// drainGrace is how long handlers have to return after their contexts have ended.
+	drainGrace = time.Second
+	// poisonSlack: a message delivered more than this many times the attempts it may have has ended this process, or
+	// another one, before anybody could count a failure.
+	poisonSlack = 2
+)
+
+// A run is one Run of a Consumer. Four kinds of goroutines share it: the one that called Run fetches, the workers run
+// the handler, the settler tells the transport the verdicts, the keeper looks after everything that has a time: leases,
+// handlers that take too long, sleeping messages.
+type run struct {
+	c     *Consumer
+	slots int
+	// base is the parent of every handler's context: it has the values of Run's, and ends when a drain has waited long
+	// enough.
+	base    context.Context
+	endBase context.CancelCauseFunc
+	others  sync.WaitGroup // settler, keeper, watchers, closings
+	opened  bool           // of the fetching goroutine: a subscription was opened before
+	resume  []Cursor       // of the fetching goroutine: where a reader has come to, in each log
+
+	mu       sync.Mutex
+	work     *sync.Cond // something is ready, or stopped
+	room     *sync.Cond // a slot is free, or draining
+	verdicts *sync.Cond // something is to be settled, or closed
+	quiet    *sync.Cond // a handler or a worker has ended
+
+	ready   []*flight // to be handled, oldest at readyAt
+	readyAt int
+	settle  []*flight // to be settled
+	flights []*flight // all of them
+	free    []*flight // to be used again
+	lanes   map[string]*lane
+	history map[string]history
+	sources []*source
+	watches map[<-chan struct{}]*watch
+
+	taken, parked, bytes int
+	running, workers     int
+	idle                 int  // workers without work
+	draining             bool // start nothing new
+	stopped              bool // workers end
+	closed               bool // the settler ends
+	settlers             int  // batches under way
+	keeper               keeper
+	stats                Stats
+}
+
+// Run consumes until ctx ends, then stops fetching, lets handlers finish within DrainTimeout, hands the rest back and
+// returns nil; or an error that says how many handlers are still running. It survives a lost connection or a recreated
+// group and returns before ctx ends only for an error that nothing can mend. A second Run is an error.
+//
+// A handler that does not return although its context has ended keeps its goroutine: nobody can take that away from it.
+// It is the one thing that outlives Run, and the error counts it.
+func (c *Consumer) Run(ctx context.Context) error {
+	if c.started.Swap(true) {
+		return errors.New("messaging: Consumer.Run was called before")
+	}
+	r := c.newRun(ctx)
+	c.run.Store(r)
+	stopWatching := context.AfterFunc(ctx, r.beginDrain)
+	defer stopWatching()
+
+	for range c.config.Concurrency {
+		r.startWorker()
+	}
+	r.others.Go(r.settleLoop)
+	r.others.Go(r.keep)
+
+	err := r.fetchAll(ctx)
+	return errors.Join(err, r.drain())
+}
+
+func (c *Consumer) newRun(ctx context.Context) *run {
+	base, _ := call.WithInbound(context.WithoutCancel(ctx), 0)
+	base, end := context.WithCancelCause(base)
+	r := &run{
+		c: c, slots: c.config.Concurrency + c.config.Buffer, base: base, endBase: end,
+		lanes: make(map[string]*lane), history: make(map[string]history), watches: make(map[<-chan struct{}]*watch),
+		keeper: keeper{poke: make(chan struct{}, 1)},
+	}
+	r.work, r.room = sync.NewCond(&r.mu), sync.NewCond(&r.mu)
+	r.verdicts, r.quiet = sync.NewCond(&r.mu), sync.NewCond(&r.mu)
+	return r
+}
+
+// fetchAll opens subscriptions, one after another when one fails, until ctx ends or an error says that nothing helps.
+func (r *run) fetchAll(ctx context.Context) error {
+	failures := 0
+	for ctx.Err() == nil {
+		src, err := r.open(ctx)
+		if err == nil {
+			var received bool
+			received, err = r.fetch(ctx, src)
+			r.retire(src)
+			if received {
+				failures = 0
+			}
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if isPermanent(err) || errors.Is(err, ErrUnsupported) {
+			return fmt.Errorf("messaging: consume %s: %w", r.c.topic, err)
+		}
+		if failures == 0 {
+			r.report(ctx, Event{Kind: Disconnected, Err: err})
+		}
+		failures++
+		if !pause(ctx, reopenDelay(failures)) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// reopenDelay draws from the upper half of an interval that doubles from 100 ms to 30 s.
+func reopenDelay(failures int) time.Duration {
+	d := min(100*time.Millisecond<<min(failures-1, 20), 30*time.Second)
+	return d/2 + rand.N(d/2)
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (r *run) open(ctx context.Context) (*source, error) {
+	c := &r.c.config
+	spec := Spec{
+		Topic: r.c.topic, Group: c.Group, Ordered: c.Ordered, Start: c.Start, Lease: c.Lease,
+		Slots: r.slots, Parked: maxParked, MaxBytes: c.BufferBytes, Report: r.report,
+	}
+	if len(r.resume) > 0 { // a reader goes on where it was
+		spec.Start = After(r.resume...)
+	}
+	sub, err := r.c.source.Open(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	src := &source{sub: sub}
+	r.mu.Lock()
+	r.sources = append(r.sources, src)
+	if r.opened {
+		r.stats.Reconnects++
+	}
+	r.mu.Unlock()
+	if r.opened {
+		r.report(ctx, Event{Kind: Reconnected})
+	} else {
+		r.opened = true
+		close(r.c.ready)
+	}
+	return src, nil
+}
+
+// report passes an Event on, of the adapter or our own.
+func (r *run) report(ctx context.Context, e Event) {
+	c := &r.c.config
+	if c.Log != nil {
+		c.Log.LogAttrs(ctx, slog.LevelWarn, "messaging: "+e.Kind.String(), slog.String("topic", r.c.topic),
+			slog.String("group", c.Group), slog.Int64("gap", e.Gap), slog.Any("error", e.Err))
+	}
+	if c.OnEvent != nil {
+		contain(c.Log, func() { c.OnEvent(ctx, e) })
+	}
+}
+
+// fetch asks for as many deliveries as there are free slots, again and again. It reports whether there were any.
+func (r *run) fetch(ctx context.Context, src *source) (received bool, err error) {
+	into := make([]Delivery, r.slots)
+	for {
+		n := r.waitForRoom()
+		if n == 0 {
+			return received, nil
+		}
+		k, err := src.sub.Receive(ctx, into[:n])
+		if k > 0 {
+			received = true
+			r.accept(src, into[:k])
+			clear(into[:k])
+		}
+		if err != nil {
+			return received, err
+		}
+	}
+}
+
+// waitForRoom returns how many slots are free, at least one; zero when the run drains.
+func (r *run) waitForRoom() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for !r.draining {
+		full := r.bytes >= r.c.config.BufferBytes && r.taken > 0
+		if free := min(r.slots-r.taken, r.slots+maxParked-r.taken-r.parked); free > 0 && !full {
+			return free
+		}
+		r.room.Wait()
+	}
+	return 0
+}
+
+// accept takes deliveries in hand.
+func (r *run) accept(src *source, deliveries []Delivery) {
+	now := time.Now()
+	group := r.c.config.Group
+	lease := r.c.config.Lease
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range deliveries {
+		d := &deliveries[i]
+		if d.Message == nil {
+			d.Message = &Message{Topic: r.c.topic, Time: now}
+			d.Malformed = errors.Join(d.Malformed, errNoMessage)
+		}
+		m := d.Message
+		m.Attempt = max(m.Attempt, 1)
+		if m.Group == "" {
+			m.Group = group
+		}
+		f := r.newFlight()
+		f.message, f.source, f.ref, f.until, f.arrived, f.last = m, src, d.Ref, d.Until, now, d.Last
+		if !f.until.IsZero() && r.c.features.Extend {
+			f.extendAt = now.Add(lease / 3)
+		}
+		src.flights++
+		r.stats.Received++
+		if m.Attempt > 1 {
+			r.stats.Redelivered++
+			r.recallHistory(f)
+		}
+		f.dead = r.deadOnArrival(f, d.Malformed)
+		r.watchDelivery(f, d)
+		r.taken++
+		r.bytes += len(m.Body)
+		r.keeper.due(f.extendAt)
+		r.keeper.due(f.until)
+		r.admit(f)
+	}
+	if group == "" {
+		r.noteCursors(deliveries)
+	}
+	if r.idle > 0 {
+		r.work.Signal()
+	}
+}
+
+// noteCursors keeps the newest cursor of each log, so that a reader whose subscription fails goes on behind it.
+func (r *run) noteCursors(deliveries []Delivery) {
+	for i := range deliveries {
+		c := deliveries[i].Message.Cursor
+		if c == "" {
+			continue
+		}
+		lane := c.Lane()
+		at := slices.IndexFunc(r.resume, func(o Cursor) bool { return o.Lane() == lane })
+		if at < 0 {
+			r.resume = append(r.resume, c)
+			continue
+		}
+		r.resume[at] = c
+	}
+}
+
+var errNoMessage = errors.New("messaging: a delivery without a message")
+
+// newFlight returns an empty flight, listed.
+func (r *run) newFlight() *flight {
+	var f *flight
+	if n := len(r.free); n > 0 {
+		f, r.free = r.free[n-1], r.free[:n-1]
+		*f = flight{generation: f.generation}
+	} else {
+		f = new(flight)
+	}
+	f.index = len(r.flights)
+	r.flights = append(r.flights, f)
+	return f
+}
+
+// admit makes a flight ready, or lets it wait in its lane.
+func (r *run) admit(f *flight) {
+	key, ordered := r.laneKey(f.message)
+	if !ordered {
+		r.makeReady(f)
+		return
+	}
+	l := r.lanes[key]
+	if l == nil {
+		f.lane = &lane{key: key}
+		r.lanes[key] = f.lane
+		r.makeReady(f)
+		return
+	}
+	f.lane, f.state = l, waiting
+	r.setParked(f, l.sleeping)
+	l.behind = append(l.behind, f)
+}
+
+// laneKey names the lane of a message. A reader with one handler has one lane for all: it sees its log in order.
+func (r *run) laneKey(m *Message) (string, bool) {
+	c := &r.c.config
+	if c.Ordered && m.Key != "" {
+		return m.Key, true
+	}
+	return "", c.Group == "" && c.Concurrency == 1
+}
+
+func (r *run) makeReady(f *flight) {
+	f.state = queued
+	r.ready = append(r.ready, f)
+}
+
+// setParked moves a flight between those that take a slot and those that only wait.
+func (r *run) setParked(f *flight, parked bool) {
+	if f.parked == parked {
+		return
+	}
+	f.parked = parked
+	if parked {
+		r.taken--
+		r.bytes -= len(f.message.Body)
+		r.parked++
+	} else {
+		r.taken++
+		r.bytes += len(f.message.Body)
+		r.parked--
+	}
+}
+
+// drop forgets a flight whose fate is decided, and frees what it took.
+func (r *run) drop(f *flight) {
+	last := len(r.flights) - 1
+	r.flights[f.index] = r.flights[last]
+	r.flights[f.index].index = f.index
+	r.flights[last] = nil
+	r.flights = r.flights[:last]
+	r.setParked(f, false)
+	r.taken--
+	r.bytes -= len(f.message.Body)
+	r.unwatch(f)
+	src := f.source
+	src.flights--
+	if src.over && src.flights == 0 && !r.closed {
+		r.closeSource(src)
+	}
+	kept := f.abandoned // its handler still runs, and will look at it
+	*f = flight{generation: f.generation + 1, state: freed, abandoned: kept}
+	if !kept && len(r.free) < r.slots {
+		r.free = append(r.free, f)
+	}
+	r.room.Signal()
+}
+
+// leaveLane lets the next flight of the lane go on.
+func (r *run) leaveLane(f *flight) {
+	l := f.lane
+	if l == nil {
+		return
+	}
+	f.lane = nil
+	if len(l.behind) == 0 {
+		delete(r.lanes, l.key)
+		return
+	}
+	next := l.behind[0]
+	l.behind = l.behind[1:]
+	r.wakeLane(l)
+	r.setParked(next, false)
+	r.makeReady(next)
+	if r.idle > 0 {
+		r.work.Signal()
+	}
+}
+
+// parkLane counts what waits in a lane as parked while its head sleeps: it takes no slot from other keys.
+func (r *run) parkLane(l *lane) {
+	if l == nil || l.sleeping {
+		return
+	}
+	l.sleeping = true
+	for _, f := range l.behind {
+		r.setParked(f, true)
+	}
+}
+
+func (r *run) wakeLane(l *lane) {
+	if l == nil || !l.sleeping {
+		return
+	}
+	l.sleeping = false
+	for _, f := range l.behind {
+		r.setParked(f, false)
+	}
+}
+
+// retire marks a subscription that has failed. What it delivered may still be settled; then it is closed.
+func (r *run) retire(src *source) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	src.over = true
+	if src.flights == 0 && !r.draining {
+		r.closeSource(src)
+	}
+}
+
+// closeSource closes a subscription beside the run, once.
+func (r *run) closeSource(src *source) {
+	r.sources = slices.DeleteFunc(r.sources, func(s *source) bool { return s == src })
+	src.closing.Do(func() {
+		r.others.Go(func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.base), settleTimeout)
+			defer cancel()
+			if err := src.sub.Close(ctx); err != nil {
+				r.logError(ctx, "messaging: close a subscription", err)
+			}
+		})
+	})
+}
+
+func (r *run) logError(ctx context.Context, text string, err error) {
+	if log := r.c.config.Log; log != nil {
+		log.LogAttrs(ctx, slog.LevelWarn, text, slog.String("topic", r.c.topic),
+			slog.String("group", r.c.config.Group), slog.Any("error", err))
+	}
+}
