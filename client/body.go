@@ -1,0 +1,100 @@
+package client
+
+import (
+	"io"
+	"net/http"
+	"time"
+)
+
+// A body is that of a response that was handed out. The context of its attempt ends with it, not with the headers, and
+// a silence that is too long ends both.
+type body struct {
+	io.ReadCloser // the base's
+	attempt       *attempt
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	a := b.attempt
+	if a.idle > 0 {
+		a.timer.Reset(a.idle)
+	}
+	n, err := b.ReadCloser.Read(p)
+	if a.idle > 0 {
+		a.timer.Stop()
+	}
+	if err == nil {
+		return n, nil
+	}
+	if err != io.EOF && a.expired() {
+		late := a.late
+		err = &late
+	}
+	a.end()
+	return n, err
+}
+
+// Close implements io.Closer.
+func (b *body) Close() error {
+	err := b.ReadCloser.Close()
+	b.attempt.end()
+	return err
+}
+
+// A stream is the body of a switched protocol (101): it is written to as well, and may be silent.
+type stream struct {
+	*body
+	io.Writer
+}
+
+// hold ties the attempt to the body of the response that is handed out.
+func (a *attempt) hold(res *http.Response) {
+	if a.cancel == nil {
+		return
+	}
+	if res.Body == nil || res.Body == http.NoBody {
+		a.end()
+		return
+	}
+	a.body = body{res.Body, a}
+	if w, ok := res.Body.(io.Writer); ok && res.StatusCode == http.StatusSwitchingProtocols {
+		a.idle = 0
+		res.Body = &stream{&a.body, w}
+		return
+	}
+	res.Body = &a.body
+	if a.idle == 0 {
+		return
+	}
+	a.late = timeoutError{"no more of the body", a.idle}
+	if a.timer == nil {
+		a.timer = time.AfterFunc(a.idle, a.expire)
+		a.timer.Stop()
+	}
+}
+
+const (
+	drainBytes = 64 << 10
+	drainTime  = 100 * time.Millisecond
+)
+
+// discard drains and closes the body of a response that nobody will read, so that its connection can serve the next
+// attempt. Bytes and time are bounded: what is longer or slower costs its connection.
+func (a *attempt) discard(res *http.Response) {
+	defer a.end()
+	if res.Body == nil {
+		return
+	}
+	defer res.Body.Close()
+	if res.ContentLength > drainBytes {
+		return
+	}
+	stop := func() { a.cancel(nil) }
+	if a.cancel == nil {
+		stop = func() { res.Body.Close() } // net/http lets a body be closed while it is read
+	}
+	timer := time.AfterFunc(drainTime, stop)
+	defer timer.Stop()
+	// One byte more, to see the end of a body of exactly that many. How it ends does not matter: it is discarded.
+	_, _ = io.CopyN(io.Discard, res.Body, drainBytes+1)
+}

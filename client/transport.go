@@ -1,0 +1,291 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/tandemgo/tandem/breaker"
+	"github.com/tandemgo/tandem/internal/call"
+	"github.com/tandemgo/tandem/internal/keyed"
+	"github.com/tandemgo/tandem/retry"
+)
+
+// A Transport is an http.RoundTripper. Any number of goroutines may use it at once.
+type Transport struct {
+	base        http.RoundTripper
+	timeout     time.Duration
+	attempt     time.Duration
+	idle        time.Duration
+	policy      retry.Policy
+	serverError bool
+	breakers    *breaker.Group
+	keyOf       func(*http.Request) string
+	headers     Headers
+	onAttempt   func(context.Context, Attempt)
+	log         *slog.Logger
+	targets     *keyed.Map[address, *target]
+}
+
+// An exchange is one call: what RoundTrip knows between its attempts. With its first attempt it is one allocation.
+type exchange struct {
+	t        *Transport
+	r        *http.Request // the caller's; never changed
+	parent   bounded       // the caller's context with the deadline of the call, where that is ours
+	deadline time.Time     // of the call: the caller's or ours, whichever comes first; zero: none
+	target   *target
+	breaker  *breaker.Breaker
+	tries    retry.Tries
+	safe     bool          // it may happen twice
+	rewinds  bool          // its body can be sent again
+	body     io.ReadCloser // of the next attempt; nil once it was given away
+	attempt  *attempt      // the current one; nil where the breaker refused it
+	verdict  verdict       // about the current one
+	first    attempt
+}
+
+// bounded is a context with a sooner deadline, which the attempts enforce: there is no timer for the whole.
+type bounded struct {
+	context.Context
+	deadline time.Time
+}
+
+// Deadline implements context.Context.
+func (b *bounded) Deadline() (time.Time, bool) { return b.deadline, true }
+
+// RoundTrip implements http.RoundTripper. Its error is a *retry.Error where more than one attempt was made, or where it
+// is not plain why there was no other; the error of the last attempt is always reachable through it.
+func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL == nil || r.Header == nil {
+		return t.base.RoundTrip(r) // which says what is wrong, and closes the body
+	}
+	c := &exchange{t: t, r: r}
+	c.begin()
+	for {
+		res, err := c.try()
+		t.observe(c, res, err)
+		if c.verdict.err == nil {
+			return c.hand(res), nil
+		}
+		if again, why := c.again(err); !again {
+			return c.giveUp(res, why)
+		}
+		if res != nil {
+			c.attempt.discard(res)
+		}
+		if end := c.tries.Wait(); end != nil {
+			return c.giveUp(nil, c.tries.Wrap(end))
+		}
+	}
+}
+
+// begin finds out what holds for the whole call.
+func (c *exchange) begin() {
+	t, ctx := c.t, c.r.Context()
+	c.deadline, _ = ctx.Deadline()
+	if t.timeout < NoTimeout {
+		ours := time.Now().Add(t.timeout)
+		if c.deadline.IsZero() || ours.Before(c.deadline) {
+			c.deadline = ours
+			c.parent = bounded{ctx, ours}
+			ctx = &c.parent
+		}
+	}
+	c.target = t.targetOf(c.r)
+	c.breaker = t.breakers.Get(c.target.key)
+	policy := t.policy
+	if policy.Budget == nil {
+		policy.Budget = c.target.budget
+	}
+	c.tries = policy.Start(ctx)
+	c.safe = c.tries.Idempotent() || repeatable(c.r)
+	c.rewinds = rewindable(c.r)
+	c.body = c.r.Body
+}
+
+// try makes one attempt: breaker, attempt timeout, wire.
+func (c *exchange) try() (*http.Response, error) {
+	c.attempt = nil
+	now := time.Now()
+	if err := c.over(now); err != nil {
+		c.verdict = verdict{err: err}
+		return nil, err
+	}
+	permit, err := c.breaker.Allow()
+	if err != nil {
+		c.verdict = refusal(err)
+		return nil, err
+	}
+	a := c.prepare(now)
+	c.attempt = a
+	returned, outcome := false, breaker.Ignored // a panic says nothing about the server
+	defer func() {
+		permit.Done(outcome)
+		if !returned {
+			a.end()
+		}
+	}()
+	res, err := a.settle(c.t.base.RoundTrip(&a.request))
+	c.verdict = c.judge(res, err)
+	returned, outcome = true, c.verdict.breaker
+	if res != nil && res.Request == &a.request {
+		res.Request = c.r // without our context, which ends before the caller is done with the response
+	}
+	return res, err
+}
+
+// over is the error of a call whose time is over before the attempt began.
+func (c *exchange) over(now time.Time) error {
+	ctx := c.r.Context()
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case !c.deadline.IsZero() && !now.Before(c.deadline):
+		return &timeoutError{noCall, c.t.timeout}
+	}
+	return nil
+}
+
+// refusal is what becomes of an attempt that the breaker did not let through.
+func refusal(err error) verdict {
+	v := verdict{err: err, worth: true, unsent: true, free: true}
+	if open, ok := errors.AsType[*breaker.OpenError](err); ok {
+		v.hint, v.hinted = open.RetryAfter, true
+	}
+	return v
+}
+
+const (
+	noAttempt = "no response to the attempt"
+	noCall    = "no response to the call"
+)
+
+// prepare makes the next attempt. While another one is allowed after it, it gets at most half of what remains.
+func (c *exchange) prepare(now time.Time) *attempt {
+	number := c.tries.Attempt()
+	a := &c.first
+	if number > 1 {
+		a = new(attempt)
+	}
+	limit, what := c.t.attempt, noAttempt
+	if !c.deadline.IsZero() {
+		rest := c.deadline.Sub(now)
+		if c.safe && c.rewinds && !c.tries.Last() {
+			limit = min(limit, rest/2)
+		} else if rest <= limit {
+			limit, what = rest, noCall
+		}
+	}
+	a.begin(c, now, limit, what)
+	a.request = *c.r.WithContext(a)
+	a.request.Body = c.body
+	c.body = nil // the base closes it, whatever comes
+	a.tell(c.t.headers, number)
+	return a
+}
+
+// judge completes what judge of outcome.go is to know.
+func (c *exchange) judge(res *http.Response, err error) verdict {
+	if res != nil && res.StatusCode < 400 {
+		return verdict{}
+	}
+	now := time.Now()
+	return judge(result{
+		request:  c.r,
+		response: res,
+		err:      err,
+		ended:    c.r.Context().Err(),
+		late:     c.attempt.fired,
+		enough:   now.Sub(c.attempt.started) >= c.t.telling(),
+		now:      now,
+	}, c.t.serverError)
+}
+
+// telling is how long an attempt that was cut short must have run to say something about the server: a tenth of the
+// attempt timeout. A caller in a hurry must not open the breaker for everybody; but down a chain of calls deadlines
+// shrink with every tier, and a dead server behind the last of them has to be noticed too.
+func (t *Transport) telling() time.Duration {
+	if t.attempt >= NoTimeout {
+		return defaultAttemptTimeout / 10
+	}
+	return t.attempt / 10
+}
+
+// again asks everything that could forbid another attempt, while the response is still there to be handed out. Where
+// there is to be none, it returns the error of the attempt as the caller is to see it; nil with a response.
+func (c *exchange) again(err error) (bool, error) {
+	v := &c.verdict
+	o := retry.Outcome{Err: v.err, Hint: v.hint, Hinted: v.hinted, Refused: v.unsent, Free: v.free}
+	o.Stop = !v.worth || v.told || !(c.safe || v.unsent) || !(c.rewinds || c.body != nil)
+	if v.told {
+		call.InboundFrom(c.r.Context()).GiveUp() // our own caller need not ask for it again either
+	}
+	// This very failure may have opened the breaker: then the next attempt waits for it, or there is none.
+	if open := c.breaker.RetryAfter(); open > 0 && open >= o.Hint {
+		o.Hint, o.Hinted = open, true
+		o.Refused = o.Refused || !c.tries.Last()
+	}
+	if !c.tries.Again(o) {
+		return false, c.explain(err)
+	}
+	if rewind := c.rewind(); rewind != nil {
+		if err != nil {
+			err = fmt.Errorf("%w; its body cannot be sent again: %w", err, rewind)
+		}
+		return false, c.tries.Wrap(err)
+	}
+	c.t.logRetry(c)
+	return true, nil
+}
+
+// rewind gets the body of the next attempt, where the one before was given away.
+func (c *exchange) rewind() (err error) {
+	if c.body == nil && c.r.Body != nil {
+		c.body = http.NoBody
+		if c.r.Body != http.NoBody {
+			c.body, err = c.r.GetBody()
+		}
+	}
+	return err
+}
+
+// explain says how many attempts were made and why there is no other, unless that is plain.
+func (c *exchange) explain(err error) error {
+	if c.tries.Attempt() == 1 {
+		switch c.tries.Reason() {
+		case retry.Stopped, retry.Attempts, retry.Cancelled, retry.Refused:
+			return err
+		}
+	}
+	return c.tries.Wrap(err)
+}
+
+// hand gives the response to the caller, and the attempt with it.
+func (c *exchange) hand(res *http.Response) *http.Response {
+	c.attempt.hold(res)
+	return res
+}
+
+// giveUp ends the call without success: with the response where there is one, else with the error.
+func (c *exchange) giveUp(res *http.Response, err error) (*http.Response, error) {
+	if c.body != nil {
+		c.body.Close()
+	}
+	c.t.logGiveUp(c)
+	if res != nil {
+		return c.hand(res), nil
+	}
+	return nil, err
+}
+
+// CloseIdleConnections closes the idle connections of the base transport, if it can. No failure does this by itself:
+// it would empty the pool of every host.
+func (t *Transport) CloseIdleConnections() {
+	if c, ok := t.base.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
