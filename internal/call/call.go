@@ -1,5 +1,3 @@
-// Package call holds what travels between tiers: the names of the headers, the grammar of their values, and the marks
-// that a context carries from one tier of this process to the next. Standard library only.
 package call
 
 import (
@@ -72,11 +70,15 @@ type Inbound struct {
 	noRetry atomic.Bool
 }
 
-// WithInbound returns the context of a handler that answers attempt number attempt of its caller. Marks end here. An
-// attempt of zero means that nobody waits: a message, a job.
+// WithInbound returns the context of a handler that answers attempt number attempt of its caller. Marks end here, and
+// so does the number of an attempt, where caller and handler share a process. An attempt of zero means that nobody
+// waits: a message, a job.
 func WithInbound(ctx context.Context, attempt int) (context.Context, *Inbound) {
 	if PeekMarks(ctx) != (Marks{}) {
 		ctx = WithMarks(ctx, Marks{})
+	}
+	if Attempt(ctx) != 0 {
+		ctx = WithAttempt(ctx, 0)
 	}
 	if attempt < 1 {
 		return context.WithValue(ctx, inboundKey{}, (*Inbound)(nil)), nil
@@ -121,7 +123,8 @@ func ParseTimeout(s string) (time.Duration, bool) {
 	return time.Duration(n) * time.Millisecond, ok
 }
 
-// FormatTimeout writes what remains as milliseconds, rounded up to at least 1.
+// FormatTimeout writes what remains as whole milliseconds, at least 1. It rounds down: nobody is promised time that is
+// not there.
 func FormatTimeout(d time.Duration) string {
 	ms := int64(d / time.Millisecond)
 	return strconv.FormatInt(max(ms, 1), 10)
@@ -133,8 +136,9 @@ func ParseAttempt(s string) (int, bool) {
 	return int(n), ok
 }
 
+// parseCount reads digits without a leading zero; anything beyond most is most.
 func parseCount(s string, most int64) (int64, bool) {
-	if s == "" || len(s) > 32 || s[0] == '0' {
+	if s == "" || s[0] == '0' {
 		return 0, false
 	}
 	var n int64
@@ -161,10 +165,11 @@ func RetryAfter(h http.Header, now time.Time) (time.Duration, bool) {
 		return 0, false
 	}
 	v := strings.TrimSpace(values[0])
-	if v == "0" {
+	digits := strings.TrimLeft(v, "0")
+	if digits == "" && v != "" {
 		return 0, true
 	}
-	if n, ok := parseCount(strings.TrimLeft(v, "0"), math.MaxInt64/int64(time.Second)); ok {
+	if n, ok := parseCount(digits, math.MaxInt64/int64(time.Second)); ok {
 		return time.Duration(n) * time.Second, true
 	}
 	at, err := http.ParseTime(v)
