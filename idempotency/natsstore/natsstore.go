@@ -1,8 +1,10 @@
-// Package natsstore is the idempotency store in a JetStream key-value bucket.
 package natsstore
 
 import (
 	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -11,38 +13,247 @@ import (
 	"github.com/tandemgo/tandem/idempotency"
 )
 
+const (
+	minLease = time.Second
+	tries    = 8
+	// headroom of a message for what is not the result: the line of JSON and the headers.
+	headroom = 32 << 10
+)
+
 // Config configures a Store. The zero Config is right in production.
 type Config struct {
 	MaxBytes int64 // of the bucket, given to Provision. Zero: no limit
 	Replicas int   // of the bucket, given to Provision. Zero: 1
 }
 
-// A Store is an idempotency.Store over one bucket. It never closes the connection.
-type Store struct{ js jetstream.JetStream }
+// A Store is an idempotency.Store over one bucket. Any number of goroutines may use it at once, and any number of
+// processes may share the bucket. It never closes the connection and starts no goroutine.
+type Store struct {
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	bucket string
+	stream string
+	config Config
+}
 
-// New returns a Store over the bucket of that name, which Provision declares. It does no I/O.
-func New(nc *nats.Conn, bucket string, c Config) (*Store, error) { panic("unwritten") }
+var _ idempotency.Store = (*Store)(nil)
 
-// Provision declares the bucket, or reports how the one that exists differs.
-func (s *Store) Provision(ctx context.Context) error { panic("unwritten") }
+// New returns a Store over the bucket of that name, which Provision declares. The error joins every fault of the
+// arguments. It does no I/O.
+func New(nc *nats.Conn, bucket string, c Config) (*Store, error) {
+	var faults []error
+	if nc == nil {
+		faults = append(faults, errors.New("natsstore: no connection"))
+	}
+	if !validBucket(bucket) {
+		faults = append(faults, fmt.Errorf("natsstore: bucket %q is not made of letters, digits, _ and -", bucket))
+	}
+	if c.MaxBytes < 0 {
+		faults = append(faults, fmt.Errorf("natsstore: MaxBytes %d is negative", c.MaxBytes))
+	}
+	if c.Replicas < 0 || c.Replicas > 5 {
+		faults = append(faults, fmt.Errorf("natsstore: Replicas %d is not between 0 and 5", c.Replicas))
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("natsstore: %w", err)
+	}
+	return &Store{nc: nc, js: js, bucket: bucket, stream: "KV_" + bucket, config: c}, nil
+}
 
-// Begin implements idempotency.Store.
+func validBucket(name string) bool {
+	for _, c := range name {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return name != ""
+}
+
+// Promises implements idempotency.Store. MaxBytes follows the server's limit of a message.
+func (s *Store) Promises() idempotency.Promises {
+	return idempotency.Promises{
+		LateComplete: true, Park: true, MinLease: minLease, MaxBytes: s.maxMessage() - headroom, Durable: true,
+	}
+}
+
+func (s *Store) maxMessage() int {
+	if n := s.nc.MaxPayload(); n > 2*headroom {
+		return int(n)
+	}
+	return 1 << 20 // not known before the first connection; the server's default
+}
+
+// Begin implements idempotency.Store. It publishes first and reads only when somebody was there: new keys are many,
+// duplicates are few.
 func (s *Store) Begin(ctx context.Context, k idempotency.Key, o idempotency.BeginOptions) (idempotency.Claim, error) {
-	panic("unwritten")
+	if err := errors.Join(k.Validate(), o.Validate(s.Promises())); err != nil {
+		return idempotency.Claim{}, err
+	}
+	subject, mine, expect := s.subject(k), claim(k, o), uint64(0)
+	for try := range tries {
+		if try > 1 {
+			pause(ctx, time.Duration(try)*2*time.Millisecond) // a replica that lags behind catches up
+		}
+		revision, err := s.put(ctx, subject, mine, expect)
+		if err == nil {
+			return owned(k, mine, revision)
+		}
+		if !conflict(err) {
+			return idempotency.Claim{}, err
+		}
+		e, err := s.last(ctx, subject, try > 0)
+		if err != nil {
+			return idempotency.Claim{}, err
+		}
+		if e.present && e.record.Token == mine.Token {
+			return owned(k, mine, e.revision) // the answer to an earlier publish was lost
+		}
+		c, err := s.judge(ctx, e, o)
+		if err == nil && (c.Status == idempotency.Mismatch || c.Status == idempotency.Unknown) && !e.fromLeader {
+			// A replica may be behind. These two verdicts are final for the caller: only the leader speaks them.
+			if e, err = s.last(ctx, subject, true); err == nil {
+				c, err = s.judge(ctx, e, o)
+			}
+		}
+		if err != nil || c.Status != idempotency.Owned {
+			return c, err
+		}
+		expect, mine.Attempt = e.revision, 1
+		if e.present {
+			mine.Attempt = e.record.Attempt + 1
+		}
+	}
+	// Whoever changes the record all the time is at it.
+	return idempotency.Claim{Status: idempotency.InFlight, RetryAfter: minLease}, nil
+}
+
+func owned(k idempotency.Key, r record, revision uint64) (idempotency.Claim, error) {
+	r.Fence = revision // the stream's sequence: it grows for ever, whatever becomes of the record
+	t, err := token(revision, r)
+	return idempotency.Claim{Ticket: idempotency.Ticket{Key: k, Fence: revision, Attempt: r.Attempt, Token: t}}, err
+}
+
+// judge says what e means for a Begin. Owned means that the key can be claimed at e's revision.
+func (s *Store) judge(ctx context.Context, e entry, o idempotency.BeginOptions) (idempotency.Claim, error) {
+	r := e.record
+	switch {
+	case !e.present:
+		return idempotency.Claim{}, nil
+	case r.mismatch(o.Fingerprint):
+		return idempotency.Claim{Status: idempotency.Mismatch}, nil
+	case r.State == stateDone:
+		return idempotency.Claim{Status: idempotency.Replay, Result: r.result(e.at)}, nil
+	}
+	now, err := s.now(ctx)
+	if err != nil {
+		return idempotency.Claim{}, err
+	}
+	if left := r.Lease - now.Sub(e.at); left > 0 {
+		return idempotency.Claim{Status: idempotency.InFlight, RetryAfter: min(left, r.Lease)}, nil
+	}
+	if o.Park {
+		return idempotency.Claim{Status: idempotency.Unknown}, nil
+	}
+	return idempotency.Claim{}, nil
 }
 
 // Extend implements idempotency.Store.
-func (s *Store) Extend(ctx context.Context, t idempotency.Ticket, lease time.Duration) error {
-	panic("unwritten")
+func (s *Store) Extend(ctx context.Context, t idempotency.Ticket, lease time.Duration) (idempotency.Ticket, error) {
+	if lease < minLease {
+		return t, fmt.Errorf("natsstore: lease %v, at least %v", lease, minLease)
+	}
+	revision, mine, err := parseToken(t.Token)
+	if err != nil {
+		return t, err
+	}
+	mine.Lease = lease
+	revision, done, err := s.step(ctx, t.Key, revision, mine, func(expect uint64) (uint64, error) {
+		return s.put(ctx, s.subject(t.Key), mine, expect)
+	})
+	if err == nil && done {
+		err = idempotency.ErrLost
+	}
+	if err != nil {
+		return t, err
+	}
+	t.Token, err = token(revision, mine)
+	return t, err
 }
 
 // Complete implements idempotency.Store.
 func (s *Store) Complete(ctx context.Context, t idempotency.Ticket, r idempotency.Result, retain time.Duration) error {
-	panic("unwritten")
+	if retain <= 0 {
+		return fmt.Errorf("natsstore: retain %v is not positive", retain)
+	}
+	if n, most := r.Size(), s.Promises().MaxBytes; n > most {
+		return fmt.Errorf("natsstore: %w: result of %d bytes, at most %d", idempotency.ErrFull, n, most)
+	}
+	revision, mine, err := parseToken(t.Token)
+	if err != nil {
+		return err
+	}
+	final := mine.done(r)
+	_, _, err = s.step(ctx, t.Key, revision, mine, func(expect uint64) (uint64, error) {
+		return s.putFor(ctx, s.subject(t.Key), final, expect, wholeSeconds(retain))
+	})
+	return err
 }
 
-// Release implements idempotency.Store.
-func (s *Store) Release(ctx context.Context, t idempotency.Ticket) error { panic("unwritten") }
+// Release implements idempotency.Store. It leaves a marker for a second, then nothing.
+func (s *Store) Release(ctx context.Context, t idempotency.Ticket) error {
+	revision, mine, err := parseToken(t.Token)
+	if err != nil {
+		return err
+	}
+	_, done, err := s.step(ctx, t.Key, revision, mine, func(expect uint64) (uint64, error) {
+		m := &nats.Msg{Subject: s.subject(t.Key), Header: nats.Header{kvOperation: {"DEL"}}}
+		return s.publish(ctx, m, expect, time.Second)
+	})
+	if err == nil && done {
+		return idempotency.ErrLost
+	}
+	return err
+}
 
-// Promises implements idempotency.Store.
-func (s *Store) Promises() idempotency.Promises { panic("unwritten") }
+// step changes the record of an owner by compare-and-set. A conflict is not yet a loss: the owner may have moved the
+// revision itself, by a heartbeat whose answer was lost. done reports that the owner has completed before.
+func (s *Store) step(ctx context.Context, k idempotency.Key, expect uint64, mine record, change func(expect uint64) (uint64, error)) (revision uint64, done bool, err error) {
+	for try := range tries {
+		if try > 1 {
+			pause(ctx, time.Duration(try)*2*time.Millisecond)
+		}
+		if revision, err = change(expect); err == nil || !conflict(err) {
+			return revision, false, err
+		}
+		e, failed := s.last(ctx, s.subject(k), true)
+		switch {
+		case failed != nil:
+			return 0, false, failed
+		case !e.present || e.record.Token != mine.Token:
+			return 0, false, idempotency.ErrLost
+		case e.record.State == stateDone:
+			return e.revision, true, nil
+		}
+		expect = e.revision
+	}
+	return 0, false, err
+}
+
+// subject is the key's own. Keys are any bytes and subjects are not, so it is a hash; see idempotency.Key.Sum.
+func (s *Store) subject(k idempotency.Key) string {
+	sum := k.Sum()
+	return "$KV." + s.bucket + "." + base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

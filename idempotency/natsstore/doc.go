@@ -1,0 +1,18 @@
+// Package natsstore is the idempotency store in a JetStream key-value bucket, for many instances that share one NATS.
+//
+// One record per key, one compare-and-set per step: a raw publish to the key's subject that expects the last revision
+// and carries the record's time to live (the client's own Update drops it). The bucket needs nats-server 2.11 with
+// per-message TTL; Provision declares it.
+//
+// A record outlives its lease, so late completions, takeovers and Park work. Whether a lease has passed is decided by
+// the server's clock alone: the time it stamped on the record against the time it stamps on its answer to a stream
+// info request. Clients' clocks do not matter. Who takes over does so by compare-and-set, so that even a server whose
+// clock is wrong never lets two owners complete.
+//
+// A new key costs one round trip, its completion another; a duplicate two; a duplicate of work under way three. While
+// the server cannot be reached every step is an error, and the work does not start.
+//
+// What must not be concluded: that a record survives a power failure on one replica. A file-backed stream syncs to disk
+// at intervals; use three replicas where a forgotten claim costs money. A stream that is purged, or whose messages are
+// removed by limits, forgets its claims.
+package natsstore
