@@ -1,8 +1,9 @@
-// Package grpcclient gives a gRPC client and server the same policies that package client gives net/http.
 package grpcclient
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -10,18 +11,31 @@ import (
 
 	"github.com/tandemgo/tandem/breaker"
 	"github.com/tandemgo/tandem/internal/call"
+	"github.com/tandemgo/tandem/internal/keyed"
 	"github.com/tandemgo/tandem/retry"
 )
 
 // NoTimeout switches a timeout off where zero means a default.
 const NoTimeout = call.NoTimeout
 
+const (
+	defaultTimeout        = 10 * time.Second
+	defaultAttemptTimeout = 3 * time.Second
+	maxTargets            = 1024
+)
+
 // Config configures the client side. The zero Config is right in production.
 type Config struct {
-	Timeout        time.Duration  // bounds a unary call with all its attempts; streams are not bounded. Zero: 10 s
-	AttemptTimeout time.Duration  // bounds one attempt of a unary call, or a stream up to its first message. Zero: 3 s
-	Retry          retry.Policy   // Zero fields: 3 attempts from 50 ms to 2 s, a budget per connection target
-	Breakers       *breaker.Group // guards each attempt by key. Zero: a group of its own
+	// Timeout bounds a unary call with all its attempts and waits. Streams are not bounded. Zero: 10 s.
+	Timeout time.Duration
+	// AttemptTimeout bounds one attempt of a unary call; of a stream that only the server sends on, up to its first
+	// message; of any other stream, until it is opened. Zero: 3 s.
+	AttemptTimeout time.Duration
+	// Retry says how often to try. Its Retryable is asked about the status error of an attempt and may only forbid.
+	// Zero fields: 3 attempts from 50 ms to 2 s, a budget for each connection target.
+	Retry retry.Policy
+	// Breakers guards each attempt by key. Zero: a group for each connection target.
+	Breakers *breaker.Group
 	// BreakerKey names the breaker of a full method. Zero: the full method.
 	BreakerKey func(method string) string
 	// Idempotent says whether a full method may happen twice. Zero: the idempotency_level of the method's descriptor
@@ -30,7 +44,8 @@ type Config struct {
 	// Headers says what is told to the server about the attempt (the deadline travels as grpc-timeout in any case).
 	// Zero: tandem-attempt on retries.
 	Headers Headers
-	// OnAttempt is called after each attempt. Zero: nothing is called.
+	// OnAttempt is called after each attempt that was made, with the context of the call; for a stream when its first
+	// message has come. A panic in it is swallowed. Zero: nothing is called.
 	OnAttempt func(ctx context.Context, e Attempt)
 	// Log gets one line per decision that matters. Zero: silent.
 	Log *slog.Logger
@@ -41,9 +56,9 @@ type Headers int
 
 // The choices.
 const (
-	HeadersTandem Headers = iota
-	HeadersNone
-	HeadersMesh
+	HeadersTandem Headers = iota // tandem-attempt, on retries
+	HeadersNone                  // none: for partners outside
+	HeadersMesh                  // Envoy's x-envoy-expected-rq-timeout-ms and x-envoy-attempt-count, for a sidecar
 )
 
 // An Attempt tells of one attempt that ended.
@@ -54,25 +69,97 @@ type Attempt struct {
 	Duration time.Duration
 }
 
-// DialOptions returns Unary and Stream as dial options, with grpc's own retries off.
-func DialOptions(c Config) ([]grpc.DialOption, error) { panic("unwritten") }
-
-// Unary returns the interceptor for unary calls.
-func Unary(c Config) (grpc.UnaryClientInterceptor, error) { panic("unwritten") }
-
-// Stream returns the interceptor for streams: retried until the first message or header reached the application.
-func Stream(c Config) (grpc.StreamClientInterceptor, error) { panic("unwritten") }
-
-// InboundConfig configures the server half.
-type InboundConfig struct {
-	// MaxTimeout bounds a handler whose caller sent no deadline, or a longer one. Zero: only the caller's deadline counts.
-	MaxTimeout time.Duration
-	// OnMalformed is called for each metadata key that could not be read and was ignored. Zero: nothing is called.
-	OnMalformed func(ctx context.Context, e Malformed)
+// DialOptions returns Unary and Stream, over one set of breakers and budgets, as dial options that are chained with
+// others, and switches grpc's own retries off: those of a service config would multiply with these. What grpc repeats
+// transparently, because the server has not seen it, stays.
+func DialOptions(c Config) ([]grpc.DialOption, error) {
+	p, err := newPolicy(c)
+	if err != nil {
+		return nil, err
+	}
+	return []grpc.DialOption{
+		grpc.WithChainUnaryInterceptor(p.unary),
+		grpc.WithChainStreamInterceptor(p.stream),
+		grpc.WithDisableRetry(),
+	}, nil
 }
 
-// Malformed tells of inbound metadata that was ignored.
-type Malformed struct{ Header string }
+// Unary returns the interceptor for unary calls. The connection should be made with grpc.WithDisableRetry.
+func Unary(c Config) (grpc.UnaryClientInterceptor, error) {
+	p, err := newPolicy(c)
+	if err != nil {
+		return nil, err
+	}
+	return p.unary, nil
+}
 
-// ServerOptions returns the server half as chained interceptors.
-func ServerOptions(c InboundConfig) ([]grpc.ServerOption, error) { panic("unwritten") }
+// Stream returns the interceptor for streams: retried until the first message or header reached the application. The
+// connection should be made with grpc.WithDisableRetry.
+func Stream(c Config) (grpc.StreamClientInterceptor, error) {
+	p, err := newPolicy(c)
+	if err != nil {
+		return nil, err
+	}
+	return p.stream, nil
+}
+
+// policy is a Config with its defaults filled in.
+type policy struct {
+	Config
+	targets *keyed.Map[string, *target] // by target
+}
+
+// target is what the calls to one target share.
+type target struct {
+	budget   *retry.Budget
+	breakers *breaker.Group
+}
+
+func newPolicy(c Config) (*policy, error) {
+	var faults []error
+	if c.Timeout < 0 {
+		faults = append(faults, fmt.Errorf("grpcclient: Timeout %v is negative", c.Timeout))
+	}
+	if c.AttemptTimeout < 0 {
+		faults = append(faults, fmt.Errorf("grpcclient: AttemptTimeout %v is negative", c.AttemptTimeout))
+	}
+	if c.Headers < HeadersTandem || c.Headers > HeadersMesh {
+		faults = append(faults, fmt.Errorf("grpcclient: Headers %d is none of the choices", c.Headers))
+	}
+	if err := c.Retry.Validate(); err != nil {
+		faults = append(faults, err)
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	if c.Timeout == 0 {
+		c.Timeout = defaultTimeout
+	}
+	if c.AttemptTimeout == 0 {
+		c.AttemptTimeout = defaultAttemptTimeout
+	}
+	if c.Idempotent == nil {
+		c.Idempotent = declaredIdempotent
+	}
+	p := &policy{Config: c}
+	p.targets = keyed.New(maxTargets, 0, p.newTarget, nil)
+	return p, nil
+}
+
+// newTarget cannot fail: both configs are zero.
+func (p *policy) newTarget(string) *target {
+	t := &target{breakers: p.Breakers}
+	t.budget, _ = retry.NewBudget(retry.BudgetConfig{})
+	if t.breakers == nil {
+		t.breakers, _ = breaker.NewGroup(breaker.GroupConfig{})
+	}
+	return t
+}
+
+// target returns what the calls over cc share with others to the same target.
+func (p *policy) target(cc *grpc.ClientConn) *target {
+	if cc == nil {
+		return p.targets.Get("")
+	}
+	return p.targets.Get(cc.Target())
+}

@@ -1,0 +1,216 @@
+package grpcclient
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/tandemgo/tandem/breaker"
+	"github.com/tandemgo/tandem/internal/call"
+	"github.com/tandemgo/tandem/retry"
+)
+
+// An exchange is what the attempts of one call share, unary or stream. It belongs to one goroutine at a time.
+type exchange struct {
+	*policy
+	ctx        context.Context // the caller's, with our deadline where that comes first
+	cc         *grpc.ClientConn
+	method     string
+	tries      retry.Tries
+	breaker    *breaker.Breaker
+	idempotent bool
+	deadline   time.Time // of the call; zero: none
+	own        bool      // it is ours: nothing but our timer ends the call
+}
+
+// bounded is a context that knows the deadline of the call, and leaves it to the timers of the attempts to end them:
+// one timer is all that a call needs.
+type bounded struct {
+	context.Context
+	deadline time.Time
+}
+
+// Deadline implements context.Context.
+func (b *bounded) Deadline() (time.Time, bool) { return b.deadline, true }
+
+// begin fills c. In b it keeps the context that outlives the stack.
+func (c *exchange) begin(ctx context.Context, b *bounded, method string, cc *grpc.ClientConn, timeout time.Duration) {
+	c.cc, c.method = cc, method
+	c.deadline, _ = ctx.Deadline()
+	if timeout < NoTimeout { // for a stream, never
+		ours := time.Now().Add(timeout)
+		if c.deadline.IsZero() || ours.Before(c.deadline) {
+			c.deadline, c.own = ours, true
+			b.Context, b.deadline = ctx, ours
+			ctx = b
+		}
+	}
+	c.ctx = ctx
+	shared := c.target(cc)
+	retries := c.Retry
+	if retries.Budget == nil {
+		retries.Budget = shared.budget
+	}
+	c.tries = retries.Start(ctx)
+	c.idempotent = c.tries.Idempotent() || c.Idempotent(method)
+	key := method
+	if c.BreakerKey != nil {
+		key = c.BreakerKey(method)
+	}
+	c.breaker = shared.breakers.Get(key)
+}
+
+// limit is how long the next attempt may take, and whether a timer must see to that.
+func (c *exchange) limit(now time.Time) (limit time.Duration, timer bool) {
+	limit = c.AttemptTimeout
+	if c.deadline.IsZero() {
+		return limit, limit < NoTimeout
+	}
+	left := c.deadline.Sub(now)
+	if c.idempotent && !c.tries.Last() {
+		left /= 2 // so that another attempt still fits, and so that a tier below can retry inside this one
+		return min(limit, left), true
+	}
+	return min(limit, left), c.own || limit < left
+}
+
+// outgoing adds what the server is told about the attempt. The caller's own metadata is copied, not changed.
+func (c *exchange) outgoing(ctx context.Context) context.Context {
+	n := c.tries.Attempt()
+	if c.Headers == HeadersNone || c.Headers == HeadersTandem && n == 1 {
+		return ctx
+	}
+	md, ok := metadata.FromOutgoingContext(ctx)
+	if !ok {
+		md = metadata.MD{}
+	}
+	if c.Headers == HeadersTandem {
+		md.Set(call.MetadataAttempt, strconv.Itoa(n))
+		return metadata.NewOutgoingContext(ctx, md)
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		md.Set(call.MetadataMeshTime, call.FormatTimeout(time.Until(deadline)))
+	}
+	if n > 1 {
+		md.Set(call.MetadataMeshTry, strconv.Itoa(n))
+	}
+	return metadata.NewOutgoingContext(ctx, md)
+}
+
+// again reports whether another attempt may follow a failed one, and logs what was decided.
+func (c *exchange) again(v verdict) bool {
+	again := c.tries.Again(v.Outcome)
+	if c.Log == nil || !again && c.tries.Reason() == retry.Stopped {
+		return again
+	}
+	level, text := slog.LevelInfo, "grpc call: another attempt"
+	attrs := []slog.Attr{
+		slog.String("method", c.method), slog.Int("attempt", c.tries.Attempt()),
+		slog.String("code", statusOf(v.Err).Code().String()),
+	}
+	if !again {
+		level, text = slog.LevelWarn, "grpc call: giving up"
+		attrs = append(attrs, slog.String("reason", c.tries.Reason().String()))
+	}
+	c.Log.LogAttrs(c.ctx, level, text, attrs...)
+	return again
+}
+
+// fail is the error of the whole call, after v. waited is the end of the context where that ended a wait.
+func (c *exchange) fail(v verdict, waited error) error {
+	e := &callError{status: statusOf(v.Err), timeout: v.timedOut}
+	if waited != nil {
+		e.status = status.FromContextError(c.ctx.Err())
+	}
+	e.retries, _ = errors.AsType[*retry.Error](c.tries.Wrap(v.Err))
+	return e
+}
+
+// ended is the error of a call whose context had ended before it began; nil if it had not.
+func (c *exchange) ended() error {
+	err := c.ctx.Err()
+	if err == nil {
+		return nil
+	}
+	e := &retry.Error{Reason: retry.Cancelled, Cause: err}
+	if cause := context.Cause(c.ctx); !errors.Is(cause, err) {
+		e.Err = cause
+	}
+	return &callError{retries: e, status: status.FromContextError(err)}
+}
+
+// refused is the verdict on an attempt that the breaker did not let through.
+func refused(err error) verdict {
+	v := verdict{breaker: breaker.Ignored}
+	v.Err, v.Refused, v.Free = err, true, true
+	if open, ok := errors.AsType[*breaker.OpenError](err); ok {
+		v.Hint, v.Hinted = open.RetryAfter, true
+	}
+	return v
+}
+
+// tell calls the hook.
+func (c *exchange) tell(err error, start time.Time) {
+	if c.OnAttempt == nil {
+		return
+	}
+	defer func() { _ = recover() }() // a hook watches the call; it does not decide it
+	c.OnAttempt(c.ctx, Attempt{Number: c.tries.Attempt(), Method: c.method, Err: err, Duration: time.Since(start)})
+}
+
+// wire is what grpc is given of ours with each attempt, and what it leaves there.
+type wire struct {
+	bounded bounded
+	trailer metadata.MD
+	over    atomic.Bool
+	room    [6]grpc.CallOption
+}
+
+// untouched is what trailer holds until grpc sets it, which it does at the end of every attempt that had a stream on a
+// connection, and of no other. It is never changed.
+var untouched = metadata.MD{"tandem-untouched": nil}
+
+// options adds to the caller's options what brings the trailer. Where there may be no connection it also watches for
+// the proof that an attempt did not begin: grpc has had our options, since it calls finish, and yet had no stream whose
+// trailer it could set. A trailer left untouched is no proof alone: an interceptor below may have dropped the options.
+func (w *wire) options(opts []grpc.CallOption, cc *grpc.ClientConn) []grpc.CallOption {
+	w.trailer = untouched
+	opts = append(append(w.room[:0], opts...), grpc.Trailer(&w.trailer))
+	if cc != nil && cc.GetState() != connectivity.Ready {
+		opts = append(opts, grpc.OnFinish(w.finish))
+	}
+	return opts
+}
+
+func (w *wire) finish(error) { w.over.Store(true) }
+
+// sent is the trailer of the server, if there is one.
+func (w *wire) sent() metadata.MD {
+	if w.bare() {
+		return nil
+	}
+	return w.trailer
+}
+
+// unbegun reports whether the attempt provably did not begin.
+func (w *wire) unbegun() bool { return w.over.Load() && w.bare() }
+
+func (w *wire) bare() bool {
+	_, ok := w.trailer["tandem-untouched"]
+	return ok
+}
+
+// timedOut reports whether code can be what the end of an attempt's own time comes to.
+func timedOut(err error) bool {
+	code := statusOf(err).Code()
+	return code == codes.DeadlineExceeded || code == codes.Canceled
+}
