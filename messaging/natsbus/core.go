@@ -2,36 +2,305 @@ package natsbus
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/tandemgo/tandem/messaging"
+	"github.com/tandemgo/tandem/retry"
 )
 
-// CoreConfig configures a Core.
+// defaultPending is how many messages a subscription of a Core holds before it drops.
+const defaultPending = 65536
+
+// CoreConfig configures a Core. The zero CoreConfig is right in production.
 type CoreConfig struct {
-	Prefix  string // of subjects. Zero: none
-	Pending int    // messages the connection holds for a slow consumer before it drops. Zero: 65536
+	Prefix  string // put before every subject. Zero: none
+	Pending int    // messages held for a slow consumer before newer ones are dropped. Zero: 65536
 }
 
-// A Core is a messaging.Sender, Subscriber and Requester over NATS core: at most once, no acknowledgement, no replay.
-type Core struct{ nc *nats.Conn }
-
-// NewCore returns a Core over nc. It does no I/O.
-func NewCore(nc *nats.Conn, c CoreConfig) (*Core, error) { panic("unwritten") }
-
-// Send implements messaging.Sender.
-func (c *Core) Send(ctx context.Context, m []*messaging.Message) error { panic("unwritten") }
-
-// Open implements messaging.Subscriber.
-func (c *Core) Open(ctx context.Context, s messaging.Spec) (messaging.Subscription, error) {
-	panic("unwritten")
+// A Core is a messaging.Sender, Subscriber and Requester over NATS core: at most once, no acknowledgement, no
+// redelivery, no replay. A message that nobody listens to is gone. Any number of goroutines may use it at once.
+type Core struct {
+	nc *nats.Conn
+	c  CoreConfig
 }
 
-// Request implements messaging.Requester.
-func (c *Core) Request(ctx context.Context, m *messaging.Message) (*messaging.Message, error) {
-	panic("unwritten")
+// NewCore returns a Core over nc. The error joins every fault of the CoreConfig. It does no I/O.
+func NewCore(nc *nats.Conn, c CoreConfig) (*Core, error) {
+	var faults []error
+	if nc == nil {
+		faults = append(faults, errors.New("natsbus: no connection"))
+	}
+	if err := checkPrefix(c.Prefix); err != nil {
+		faults = append(faults, err)
+	}
+	if c.Pending < 0 {
+		faults = append(faults, fmt.Errorf("natsbus: Pending %d out of range", c.Pending))
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	if c.Pending == 0 {
+		c.Pending = defaultPending
+	}
+	return &Core{nc: nc, c: c}, nil
 }
 
 // Features implements messaging.Sender and messaging.Subscriber.
-func (c *Core) Features() messaging.Features { panic("unwritten") }
+func (c *Core) Features() messaging.Features {
+	return messaging.Features{
+		Confirm:  messaging.ConfirmNone,
+		Groups:   true,
+		Order:    messaging.OrderReader,
+		Attempts: messaging.AttemptsNone,
+		Request:  true,
+		MaxBytes: int(c.nc.MaxPayload()),
+	}
+}
+
+// wire returns m ready to be sent, or why it never can be.
+func (c *Core) wire(m *messaging.Message) (*nats.Msg, error) {
+	if err := checkTopic(m.Topic); err != nil {
+		return nil, err
+	}
+	if !m.NotBefore.IsZero() {
+		return nil, fmt.Errorf("%w: NotBefore over NATS core", messaging.ErrUnsupported)
+	}
+	wire, size, err := encode(m, c.c.Prefix+m.Topic, "")
+	if err != nil {
+		return nil, err
+	}
+	if limit := int(c.nc.MaxPayload()); limit > 0 && size > limit {
+		return nil, &messaging.TooLargeError{Size: size, Limit: limit}
+	}
+	return wire, nil
+}
+
+// Send implements messaging.Sender. Nil means that the server has read the messages, not that anybody listens.
+func (c *Core) Send(ctx context.Context, m []*messaging.Message) error {
+	var failed []messaging.Failure
+	fail := func(i int, err error, unknown bool) {
+		failed = append(failed, messaging.Failure{Index: i, Err: err, Unknown: unknown})
+	}
+	err := connected(ctx, c.nc)
+	var sent []int
+	var broken map[lane]error // keys of which a message could not be sent
+	for i, msg := range m {
+		if err != nil {
+			fail(i, err, false)
+			continue
+		}
+		l := lane{msg.Topic, msg.Key}
+		if before := broken[l]; before != nil {
+			fail(i, before, false)
+			continue
+		}
+		wire, werr := c.wire(msg)
+		if werr != nil {
+			werr = retry.Permanent(werr)
+		} else if werr = c.nc.PublishMsg(wire); werr != nil {
+			werr = connError(werr)
+		}
+		if werr != nil {
+			fail(i, werr, false)
+			if msg.Key != "" {
+				if broken == nil {
+					broken = map[lane]error{}
+				}
+				broken[l] = fmt.Errorf("natsbus: an earlier message of its key was not sent: %w", werr)
+			}
+			continue
+		}
+		sent = append(sent, i)
+	}
+	if len(sent) > 0 {
+		if err := flush(ctx, c.nc); err != nil {
+			for _, i := range sent {
+				fail(i, err, true)
+			}
+		}
+	}
+	if len(failed) == 0 {
+		return nil
+	}
+	return &messaging.PublishError{Failed: failed}
+}
+
+// flush waits until the server has read everything so far.
+func flush(ctx context.Context, nc *nats.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout) // nats.go insists on a deadline
+	defer cancel()
+	if err := nc.FlushWithContext(ctx); err != nil {
+		return connError(err)
+	}
+	return nil
+}
+
+// Request implements messaging.Requester: it sends m and waits for the first answer, of a responder of any kind. Nobody
+// to answer is ErrNoResponder at once.
+func (c *Core) Request(ctx context.Context, m *messaging.Message) (*messaging.Message, error) {
+	wire, err := c.wire(m)
+	if err != nil {
+		return nil, retry.Permanent(err)
+	}
+	if err := connected(ctx, c.nc); err != nil {
+		return nil, err
+	}
+	reply, err := c.nc.RequestMsgWithContext(ctx, wire)
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		return nil, fmt.Errorf("natsbus: %w: %q", messaging.ErrNoResponder, m.Topic)
+	case err != nil:
+		return nil, connError(err)
+	}
+	answer, err := decode(reply, m.Topic)
+	if err != nil {
+		return nil, err
+	}
+	if answer.Time.IsZero() {
+		answer.Time = time.Now()
+	}
+	return answer, nil
+}
+
+// Open implements messaging.Subscriber. It returns when the server has the subscription. There is no past to begin at.
+func (c *Core) Open(ctx context.Context, s messaging.Spec) (messaging.Subscription, error) {
+	if err := checkTopic(s.Topic); err != nil {
+		return nil, retry.Permanent(err)
+	}
+	if s.Group != "" && !isToken(s.Group) {
+		return nil, retry.Permanent(fmt.Errorf("%w: group %q: letters, digits, '-' and '_'", messaging.ErrInvalid, s.Group))
+	}
+	if s.Group != "" && s.Ordered {
+		return nil, retry.Permanent(fmt.Errorf("%w: Ordered with a Group over NATS core", messaging.ErrUnsupported))
+	}
+	_, byTime := s.Start.Time()
+	if byTime || s.Start.IsEarliest() || len(s.Start.Cursors()) > 0 {
+		return nil, retry.Permanent(fmt.Errorf("%w: replay over NATS core", messaging.ErrUnsupported))
+	}
+	if err := connected(ctx, c.nc); err != nil {
+		return nil, err
+	}
+	sub := &coreSubscription{nc: c.nc, spec: s, ch: make(chan *nats.Msg, c.c.Pending), reconnects: c.nc.Stats().Reconnects}
+	var err error
+	if s.Group != "" {
+		sub.sub, err = c.nc.ChanQueueSubscribe(c.c.Prefix+s.Topic, s.Group, sub.ch)
+	} else {
+		sub.sub, err = c.nc.ChanSubscribe(c.c.Prefix+s.Topic, sub.ch)
+	}
+	if err != nil {
+		return nil, connError(err)
+	}
+	if err := flush(ctx, c.nc); err != nil {
+		_ = sub.sub.Unsubscribe() // the first error is the one to tell
+		return nil, err
+	}
+	return sub, nil
+}
+
+// A coreSubscription receives what is published while it exists.
+type coreSubscription struct {
+	nc   *nats.Conn
+	spec messaging.Spec
+	sub  *nats.Subscription
+	ch   chan *nats.Msg
+
+	dropped    int
+	reconnects uint64
+	down       bool
+	ref        uint64
+
+	closed atomic.Bool
+}
+
+// Receive implements messaging.Subscription.
+func (s *coreSubscription) Receive(ctx context.Context, into []messaging.Delivery) (int, error) {
+	if len(into) == 0 {
+		return 0, nil
+	}
+	tick := time.NewTicker(watch)
+	defer tick.Stop()
+	for {
+		if err := s.look(ctx); err != nil {
+			return 0, err
+		}
+		select {
+		case m := <-s.ch:
+			n := 0
+			for into[n] = s.delivery(m); n+1 < len(into) && len(s.ch) > 0; {
+				n++
+				into[n] = s.delivery(<-s.ch)
+			}
+			return n + 1, nil
+		case <-tick.C:
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
+}
+
+// look tells of dropped messages and of a connection that is gone, or here again.
+func (s *coreSubscription) look(ctx context.Context) error {
+	if s.closed.Load() {
+		return retry.Permanent(messaging.ErrClosed)
+	}
+	if s.nc.IsClosed() {
+		return connError(nats.ErrConnectionClosed)
+	}
+	if n, err := s.sub.Dropped(); err == nil && n > s.dropped {
+		gap := n - s.dropped
+		s.dropped = n
+		s.spec.Report(ctx, messaging.Event{Kind: messaging.Gap, Gap: int64(gap)})
+	}
+	n, up := s.nc.Stats().Reconnects, s.nc.IsConnected()
+	if (!up || n != s.reconnects) && !s.down {
+		s.down = true
+		s.spec.Report(ctx, messaging.Event{Kind: messaging.Disconnected, Err: nats.ErrDisconnected})
+	}
+	s.reconnects = n
+	if up && s.down {
+		s.down = false
+		s.spec.Report(ctx, messaging.Event{Kind: messaging.Reconnected})
+	}
+	return nil
+}
+
+func (s *coreSubscription) delivery(m *nats.Msg) messaging.Delivery {
+	msg, fault := decode(m, s.spec.Topic)
+	if msg.Time.IsZero() {
+		msg.Time = time.Now()
+	}
+	msg.Attempt, msg.Group = 1, s.spec.Group
+	s.ref++
+	return messaging.Delivery{Message: msg, Malformed: fault, Ref: s.ref}
+}
+
+// Settle implements messaging.Subscription. There is nothing to acknowledge and nobody to give a message back to.
+func (s *coreSubscription) Settle(_ context.Context, list []messaging.Settlement) error {
+	for i := range list {
+		e := &list[i]
+		e.Err = nil
+		switch {
+		case s.closed.Load():
+			e.Err = messaging.ErrClosed
+		case e.Action == messaging.Retry:
+			e.Err = fmt.Errorf("%w: redelivery over NATS core", messaging.ErrUnsupported)
+		}
+	}
+	return nil
+}
+
+// Close implements messaging.Subscription. What was received and not delivered is lost.
+func (s *coreSubscription) Close(context.Context) error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	if err := s.sub.Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		return connError(err)
+	}
+	return nil
+}

@@ -1,0 +1,543 @@
+package natsbus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandemgo/tandem/messaging"
+	"github.com/tandemgo/tandem/retry"
+)
+
+const (
+	// pullExpires is how long the server keeps a pull request: the traffic of an idle consumer.
+	pullExpires = 30 * time.Second
+	// heartbeat is how often the server says that a request still waits.
+	heartbeat = time.Second
+	// silence is when a server that owes a heartbeat counts as gone.
+	silence = 5 * heartbeat / 2
+	// watch is how often a waiting Receive looks after connection and heartbeats.
+	watch = 250 * time.Millisecond
+	// probeTimeout bounds the question whether the consumer still exists.
+	probeTimeout = 2 * time.Second
+	// withdrawTimeout bounds the wait for the server to have seen that nothing is asked for any more.
+	withdrawTimeout = 2 * time.Second
+)
+
+// A subscription is one member of a group, or one reader. Its pull loop runs inside Receive: requests stay open on the
+// server between two calls, so that the next messages are on their way while handlers work.
+type subscription struct {
+	b               *Bus
+	spec            messaging.Spec
+	stream, subject string
+
+	consumer string
+	ackWait  time.Duration // zero for a reader
+
+	ch chan *nats.Msg
+
+	// Of Receive and Close alone.
+	sub        *nats.Subscription
+	inbox      string // of the open requests, with the dot
+	requests   uint64
+	valid      uint64 // the first request that the server may still know
+	credit     credit
+	reconnects uint64
+	down       bool      // told the consumer that nothing comes
+	heard      time.Time // when the server was last heard, or asked
+	pause      time.Time // no request before
+	arrivals   arrivals
+	place      place
+
+	freed chan struct{} // capacity 1: bytes were settled
+
+	mu     sync.Mutex
+	held   map[uint64]held // delivered and not settled
+	bytes  int             // of them
+	ref    uint64
+	sweep  int // size of held at which expired ones are looked for
+	closed bool
+}
+
+// held is one delivery that the consumer has.
+type held struct {
+	reply string
+	until time.Time
+	size  int
+}
+
+// opened starts anew with the consumer that info describes.
+func (s *subscription) opened(info *jetstream.ConsumerInfo) {
+	s.consumer = info.Name
+	if s.spec.Group != "" {
+		s.ackWait = info.Config.AckWait
+	}
+	s.place = place{stream: info.Delivered.Stream, seq: info.Delivered.Consumer}
+}
+
+// Receive implements messaging.Subscription.
+func (s *subscription) Receive(ctx context.Context, into []messaging.Delivery) (int, error) {
+	if len(into) == 0 {
+		return 0, nil
+	}
+	n, err := s.await(ctx, into)
+	if err == nil && ctx.Err() == nil {
+		return n, nil
+	}
+	// The consumer stops, or opens another subscription: what it hands back must not come here again.
+	if werr := s.withdraw(); n == 0 {
+		return 0, errors.Join(err, werr)
+	}
+	return n, nil
+}
+
+// await waits for at least one delivery, an error or the end of ctx, and keeps pull requests open meanwhile.
+func (s *subscription) await(ctx context.Context, into []messaging.Delivery) (int, error) {
+	tick := time.NewTicker(watch)
+	defer tick.Stop()
+	for {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		s.arrivals.mark(s.ch)
+		n, err := s.drain(ctx, into)
+		if n > 0 {
+			// Before the consumer goes to work: the next messages travel meanwhile. An error comes again.
+			_ = s.ask(len(into) - n)
+			return n, nil
+		}
+		if err == nil {
+			err = s.look(ctx)
+		}
+		if err == nil {
+			err = s.ask(len(into))
+		}
+		if err != nil {
+			return 0, err
+		}
+		select {
+		case m := <-s.ch:
+			s.arrivals.woken()
+			n, err := s.receive(ctx, m, into)
+			if err != nil {
+				return 0, err
+			}
+			if n > 0 {
+				more, _ := s.drain(ctx, into[n:]) // an error comes again
+				_ = s.ask(len(into) - n - more)
+				return n + more, nil
+			}
+		case <-s.freed:
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// drain takes what has already arrived, without waiting.
+func (s *subscription) drain(ctx context.Context, into []messaging.Delivery) (int, error) {
+	n := 0
+	for n < len(into) {
+		select {
+		case m := <-s.ch:
+			k, err := s.receive(ctx, m, into[n:])
+			n += k
+			if err != nil {
+				s.place.doubt = true // looked at again before anything else is asked for
+				return n, err
+			}
+		default:
+			return n, nil
+		}
+	}
+	return n, nil
+}
+
+// receive takes one message off the wire: a delivery, which it puts into into[0], or a word of the server.
+func (s *subscription) receive(ctx context.Context, m *nats.Msg, into []messaging.Delivery) (int, error) {
+	base := s.arrivals.take()
+	info, ok := parseAck(m.Reply)
+	if !ok {
+		return 0, s.status(ctx, m)
+	}
+	if info.consumer != s.consumer {
+		return 0, nil // of the consumer that this reader had before
+	}
+	s.alive(ctx)
+	size := m.Size()
+	s.credit.got(size)
+	if s.spec.Group == "" && s.place.hole(info) {
+		// The server has sent something that did not arrive, and a reader has no redelivery.
+		return 0, s.reread(ctx)
+	}
+	if gap := s.place.saw(info); gap > 0 {
+		s.spec.Report(ctx, messaging.Event{Kind: messaging.Gap, Gap: gap})
+	}
+	var until time.Time
+	if s.ackWait > 0 {
+		until = base.Add(s.ackWait)
+		if !time.Now().Before(until) {
+			return 0, nil // it waited here longer than its lease: it is somebody else's by now
+		}
+	}
+	into[0] = s.delivery(m, info, until, size)
+	return 1, nil
+}
+
+// delivery makes a Delivery of m and remembers how to settle it.
+func (s *subscription) delivery(m *nats.Msg, info ackInfo, until time.Time, size int) messaging.Delivery {
+	msg, fault := decode(m, s.spec.Topic)
+	if msg.ID == "" { // of a foreign producer
+		msg.ID = m.Header.Get(nats.MsgIdHdr)
+		if msg.ID == "" || len(msg.ID) > maxField || !portableText(msg.ID) {
+			msg.ID = s.stream + "/" + strconv.FormatUint(info.stream, 10)
+		}
+	}
+	if msg.Time.IsZero() {
+		msg.Time = info.time
+	}
+	msg.Attempt = info.deliveries
+	msg.Group = s.spec.Group
+	msg.Cursor = messaging.Cursor(strconv.FormatUint(info.stream, 10))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ref++
+	if s.spec.Group != "" {
+		s.sweepLocked()
+	}
+	s.held[s.ref] = held{reply: m.Reply, until: until, size: size}
+	s.bytes += size
+	return messaging.Delivery{Message: msg, Malformed: fault, Until: until, Ref: s.ref}
+}
+
+// sweepLocked forgets deliveries whose lease ran out and that nobody settled.
+func (s *subscription) sweepLocked() {
+	if len(s.held) < max(s.sweep, 2*s.spec.Slots+64) {
+		return
+	}
+	now := time.Now()
+	for ref, h := range s.held {
+		if !now.Before(h.until) {
+			delete(s.held, ref)
+			s.bytes -= h.size
+		}
+	}
+	s.sweep = 2 * len(s.held)
+}
+
+// status takes a word of the server about one of the pull requests. Each has a reply subject of its own.
+func (s *subscription) status(ctx context.Context, m *nats.Msg) error {
+	number, ok := strings.CutPrefix(m.Subject, s.inbox)
+	if !ok {
+		return nil // about a request that was forgotten
+	}
+	request, err := strconv.ParseUint(number, 36, 64)
+	if err != nil || request < s.valid {
+		return nil
+	}
+	s.heard = time.Now()
+	left, hasLeft := headerInt(m, "Nats-Pending-Messages")
+	bytes, _ := headerInt(m, "Nats-Pending-Bytes")
+	what := m.Header.Get("Description")
+	switch code := m.Header.Get("Status"); {
+	case code == "100":
+		s.alive(ctx)
+	case strings.HasPrefix(what, "Consumer Deleted"):
+		s.forget()
+		if s.spec.Group == "" {
+			s.place.broken = true
+			return nil
+		}
+		return fmt.Errorf("natsbus: the consumer %s of stream %s was deleted", s.consumer, s.stream)
+	case hasLeft:
+		s.credit.returned(left, bytes)
+		if strings.HasPrefix(what, "Message Size Exceeds MaxBytes") {
+			s.credit.tooSmall(bytes)
+		}
+	case strings.HasPrefix(what, "Leadership Change"):
+		s.forget()
+	case code == "400":
+		return fmt.Errorf("natsbus: the server refused a pull request: %s", what)
+	default:
+		// No responders, a server that shuts down, a limit that was changed: ask again, but not at once, and look first
+		// whether the consumer still exists.
+		s.forget()
+		s.pause = time.Now().Add(watch)
+		s.place.doubt = true
+	}
+	return nil
+}
+
+func headerInt(m *nats.Msg, name string) (int, bool) {
+	n, err := strconv.Atoi(m.Header.Get(name))
+	return n, err == nil
+}
+
+// look finds out whether the pull requests on the server are still worth anything, and makes new ones possible if not.
+func (s *subscription) look(ctx context.Context) error {
+	nc := s.b.nc
+	switch {
+	case nc.IsClosed():
+		return connError(nats.ErrConnectionClosed)
+	case !nc.IsConnected():
+		s.lost(ctx, nats.ErrDisconnected)
+		return nil
+	}
+	if n := nc.Stats().Reconnects; n != s.reconnects {
+		s.reconnects = n
+		s.lost(ctx, nats.ErrDisconnected)
+		if err := s.renew(ctx); err != nil {
+			return err
+		}
+		s.alive(ctx)
+		return nil
+	}
+	if s.place.broken {
+		return s.reread(ctx)
+	}
+	now := time.Now()
+	if now.Before(s.pause) || !s.place.doubt && (s.credit.asked == 0 || now.Sub(s.heard) < silence) {
+		return nil
+	}
+	return s.probe(ctx)
+}
+
+// probe asks whether the consumer still exists, after a silence or a refusal.
+func (s *subscription) probe(ctx context.Context) error {
+	if !s.place.doubt {
+		s.lost(ctx, errors.New("natsbus: no heartbeat from the server"))
+	}
+	pctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	_, err := s.b.js.Consumer(pctx, s.stream, s.consumer)
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound):
+		if s.spec.Group == "" {
+			return s.reread(ctx)
+		}
+		return fmt.Errorf("natsbus: the consumer %s of stream %s is gone", s.consumer, s.stream)
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return retry.Permanent(fmt.Errorf("natsbus: %w: %q", messaging.ErrUnknownTopic, s.spec.Topic))
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
+		s.lost(ctx, err)
+		s.place.doubt = true
+		s.pause = time.Now().Add(watch)
+		return nil
+	}
+	s.place.doubt = false
+	return s.renew(ctx)
+}
+
+// lost and alive tell the consumer, once each, that nothing comes and that something comes again.
+func (s *subscription) lost(ctx context.Context, err error) {
+	if !s.down {
+		s.down = true
+		s.spec.Report(ctx, messaging.Event{Kind: messaging.Disconnected, Err: err})
+	}
+}
+
+func (s *subscription) alive(ctx context.Context) {
+	s.heard = time.Now()
+	s.place.doubt = false
+	if s.down {
+		s.down = false
+		s.spec.Report(ctx, messaging.Event{Kind: messaging.Reconnected})
+	}
+}
+
+// forget drops the open requests, which the server does not know any more.
+func (s *subscription) forget() {
+	s.credit.reset()
+	s.valid = s.requests + 1
+}
+
+// renew drops the open requests, which the server may still know: it gets no answer for their inbox any more. A reader
+// may have missed something and reads again from its last message.
+func (s *subscription) renew(ctx context.Context) error {
+	if s.spec.Group == "" {
+		return s.reread(ctx)
+	}
+	s.forget()
+	old := s.sub
+	s.sub = nil
+	if old != nil {
+		_ = old.Drain() // what is on its way still arrives in ch
+	}
+	return nil
+}
+
+// reread gives a reader a new consumer that begins after the last message it has seen.
+func (s *subscription) reread(ctx context.Context) error {
+	s.forget()
+	if s.sub != nil {
+		_ = s.sub.Unsubscribe() // only fails where the connection is gone
+		s.sub = nil
+	}
+	last := s.place.stream
+	info, err := s.b.createReader(ctx, s.spec.Topic, jetstream.ConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: last + 1,
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		if isPermanent(err) {
+			return err
+		}
+		s.lost(ctx, err)
+		s.place.broken = true
+		s.pause = time.Now().Add(watch)
+		return nil
+	}
+	s.opened(info)
+	s.place.stream = last
+	s.heard = time.Now()
+	return nil
+}
+
+func isPermanent(err error) bool {
+	p, ok := errors.AsType[interface {
+		error
+		Permanent() bool
+	}](err)
+	return ok && p.Permanent()
+}
+
+// ask sends a pull request if one is due for free slots.
+func (s *subscription) ask(free int) error {
+	if free <= 0 || s.place.doubt || s.place.broken || !s.b.nc.IsConnected() || time.Now().Before(s.pause) {
+		return nil
+	}
+	s.mu.Lock()
+	heldBytes := s.bytes
+	s.mu.Unlock()
+	if s.sub == nil {
+		inbox := s.b.nc.NewInbox() + "."
+		sub, err := s.b.nc.ChanSubscribe(inbox+"*", s.ch)
+		if err != nil {
+			return connError(err)
+		}
+		s.sub, s.inbox = sub, inbox
+		s.forget()
+	}
+	if s.credit.asked == 0 {
+		s.heard = time.Now()
+	}
+	g, due := s.credit.ask(free, heldBytes)
+	if !due {
+		return nil
+	}
+	s.requests++
+	req := make([]byte, 0, 96)
+	req = append(req, `{"batch":`...)
+	req = strconv.AppendInt(req, int64(g.batch), 10)
+	if g.bytes > 0 {
+		req = append(req, `,"max_bytes":`...)
+		req = strconv.AppendInt(req, int64(g.bytes), 10)
+	}
+	req = append(req, `,"expires":`...)
+	req = strconv.AppendInt(req, int64(pullExpires), 10)
+	req = append(req, `,"idle_heartbeat":`...)
+	req = strconv.AppendInt(req, int64(heartbeat), 10)
+	req = append(req, '}')
+	next := s.b.api + "CONSUMER.MSG.NEXT." + s.stream + "." + s.consumer
+	if err := s.b.nc.PublishRequest(next, s.inbox+strconv.FormatUint(s.requests, 36), req); err != nil {
+		return connError(err)
+	}
+	return nil
+}
+
+// withdraw ends all pull requests and hands back what has arrived for them. When it returns without an error, the server
+// has seen both.
+func (s *subscription) withdraw() error {
+	ctx, cancel := context.WithTimeout(context.Background(), withdrawTimeout)
+	defer cancel()
+	s.forget()
+	sub := s.sub
+	s.sub = nil
+	if sub == nil && len(s.ch) == 0 {
+		return nil
+	}
+	var err error
+	if sub != nil && s.b.nc.IsConnected() {
+		closed := sub.StatusChanged(nats.SubscriptionClosed)
+		if err = sub.Drain(); err == nil {
+			// The server answers the flush after it has ended the subscription: what it sent before is in ch then.
+			err = s.b.nc.FlushWithContext(ctx)
+			select {
+			case <-closed: // so that nothing of nats.go outlives this call
+			case <-ctx.Done():
+			}
+		}
+	}
+	if s.handBack() > 0 && err == nil {
+		err = s.b.nc.FlushWithContext(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("natsbus: withdraw: %w", err)
+	}
+	return nil
+}
+
+// handBack returns what nobody has seen to the group.
+func (s *subscription) handBack() int {
+	n := 0
+	for {
+		select {
+		case m := <-s.ch:
+			info, ok := parseAck(m.Reply)
+			switch {
+			case !ok:
+			case s.spec.Group == "":
+				if info.consumer == s.consumer {
+					s.place.broken = true // read again from the last message that was delivered
+				}
+			case !s.b.nc.IsConnected(): // it would be sent much later, for another delivery
+			case s.b.nc.Publish(m.Reply, ackRelease) == nil:
+				n++
+			}
+		default:
+			return n
+		}
+	}
+}
+
+// Close implements messaging.Subscription.
+func (s *subscription) Close(ctx context.Context) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	err := s.withdraw()
+	if s.spec.Group == "" && s.b.nc.IsConnected() {
+		ctx, cancel := context.WithTimeout(ctx, withdrawTimeout)
+		defer cancel()
+		// The server would forget it anyway; an error changes nothing.
+		_ = s.b.js.DeleteConsumer(ctx, s.stream, s.consumer)
+	}
+	return err
+}
+
+// Lag implements messaging.Lagger.
+func (s *subscription) Lag(ctx context.Context) (messaging.Lag, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	c, err := s.b.js.Consumer(ctx, s.stream, s.consumer)
+	if err != nil {
+		return messaging.Lag{}, s.b.openError(s.spec.Topic, err)
+	}
+	info := c.CachedInfo()
+	return messaging.Lag{Messages: int64(info.NumPending), Unacked: int64(info.NumAckPending)}, nil
+}
