@@ -1,0 +1,221 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// A report compares what the shoppers were told with what has happened. The first part is made from the ledgers of the
+// parties alone, and decides; the second part comes from counters, and explains.
+type report struct {
+	Accepted        int `json:"accepted"`  // shoppers told: done
+	Rejected        int `json:"rejected"`  // shoppers told: declined
+	Undecided       int `json:"undecided"` // shoppers told nothing definite
+	PaymentsCharged int `json:"payments_charged"`
+	EmailsSent      int `json:"emails_sent"`
+	StockMoved      int `json:"stock_moved"`
+	AnalyticsSeen   int `json:"analytics_seen"`
+	// Lost counts, by order and effect: an accepted order without its effect, or with one of another size than what was
+	// ordered; and an effect whose order nobody was told about.
+	Lost int `json:"lost"`
+	// Doubled counts effects beyond the first of their order.
+	Doubled int `json:"doubled"`
+
+	DuplicatesSuppressed suppressed     `json:"duplicates_suppressed"`
+	Retries              map[string]int `json:"retries"` // by place and cause
+	BudgetDenied         int            `json:"budget_denied"`
+	BreakerOpened        int            `json:"breaker_opened"`
+	Redelivered          int64          `json:"redelivered"`
+	DeadLettered         int64          `json:"dead_lettered"`
+	Reconnects           uint64         `json:"reconnects"`
+	LatencyP50           float64        `json:"latency_p50_ms"`
+	LatencyP99           float64        `json:"latency_p99_ms"`
+	Faults               map[string]int `json:"faults"` // injected, by kind
+
+	resends int // of shoppers after a 503, for the tests
+}
+
+type suppressed struct {
+	Total   int            `json:"total"`
+	ByLayer map[string]int `json:"by_layer"`
+}
+
+// An effect is one thing that must happen to each accepted order, once.
+type effect struct {
+	ledger string
+	count  func(*report) *int
+	fits   func(order, done line) bool // the effect is of the size that was ordered
+}
+
+var effects = []effect{
+	{paymentsLedger, func(r *report) *int { return &r.PaymentsCharged }, func(o, d line) bool { return o.Cents == d.Cents }},
+	{mailLedger, func(r *report) *int { return &r.EmailsSent }, func(line, line) bool { return true }},
+	{stockLedger, func(r *report) *int { return &r.StockMoved }, func(o, d line) bool { return o.Units == d.Units }},
+	{analyticsLedger, func(r *report) *int { return &r.AnalyticsSeen }, func(o, d line) bool { return o.Cents == d.Cents }},
+}
+
+// compare reads the ledgers of dir.
+func compare(dir string) (*report, error) {
+	r := &report{Retries: map[string]int{}, Faults: map[string]int{}, DuplicatesSuppressed: suppressed{ByLayer: map[string]int{}}}
+	told, err := r.readShoppers(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range effects {
+		lines, err := readLedger(dir, e.ledger)
+		if err != nil {
+			return nil, err
+		}
+		done := map[string]line{}
+		for _, l := range lines {
+			switch {
+			case l.Known:
+				r.suppress(e.ledger, 1)
+			case l.Event != effected:
+			default:
+				if _, twice := done[l.Order]; twice {
+					r.Doubled++
+					continue
+				}
+				done[l.Order] = l
+				if _, ok := told[l.Order]; !ok {
+					r.Lost++
+				}
+			}
+		}
+		*e.count(r) = len(done)
+		for id, order := range told {
+			if d, ok := done[id]; !ok || !e.fits(order, d) {
+				r.Lost++
+			}
+		}
+	}
+	return r, nil
+}
+
+// readShoppers returns what was ordered in each accepted order.
+func (r *report) readShoppers(dir string) (map[string]line, error) {
+	lines, err := readLedger(dir, shoppersLedger)
+	if err != nil {
+		return nil, err
+	}
+	began, told, answered := map[string]line{}, map[string]line{}, map[string]bool{}
+	var millis []float64
+	for _, l := range lines {
+		switch l.Event {
+		case ordered:
+			began[l.Key] = l
+		case accepted:
+			told[l.Order] = began[l.Key]
+			r.Accepted++
+		case rejected:
+			r.Rejected++
+		case called:
+			switch {
+			case l.Status == 0:
+				r.Retries["shoppers: no answer"]++
+			case l.Status >= 500, l.Status == 409:
+				r.Retries[fmt.Sprintf("shoppers: %d", l.Status)]++
+				r.resends++
+			}
+		case effected:
+		}
+		if l.Event == accepted || l.Event == rejected {
+			answered[l.Key] = true
+			millis = append(millis, l.Millis)
+		}
+	}
+	r.Undecided = len(began) - len(answered)
+	slices.Sort(millis)
+	r.LatencyP50, r.LatencyP99 = quantile(millis, 0.50), quantile(millis, 0.99)
+	return told, nil
+}
+
+func (r *report) suppress(layer string, n int) {
+	r.DuplicatesSuppressed.ByLayer[layer] += n
+	r.DuplicatesSuppressed.Total += n
+}
+
+// explain adds the counters.
+func (r *report) explain(m *metrics) {
+	m = m.snapshot()
+	maps.Copy(r.Retries, m.retries)
+	for layer, n := range m.suppressed {
+		r.suppress(layer, n)
+	}
+	r.BudgetDenied, r.BreakerOpened = m.budgetDenied, m.breakerOpened
+}
+
+func quantile(sorted []float64, q float64) float64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
+}
+
+// faulty says why the run was not right; nothing when it was.
+func (r *report) faulty(on []kind) (why []string) {
+	if r.Lost > 0 || r.Doubled > 0 || r.Undecided > 0 {
+		why = append(why, fmt.Sprintf("lost %d, doubled %d, undecided %d", r.Lost, r.Doubled, r.Undecided))
+	}
+	for _, k := range on {
+		if r.Faults[string(k)] == 0 {
+			why = append(why, fmt.Sprintf("the fault %s was never injected", k))
+		}
+	}
+	return why
+}
+
+// print writes the report as a table.
+func (r *report) print(w io.Writer) error {
+	table := []struct {
+		name  string
+		value any
+		note  string
+	}{
+		{"accepted", r.Accepted, ""},
+		{"rejected", r.Rejected, "cards declined on purpose"},
+		{"undecided", r.Undecided, ""},
+		{"payments charged", r.PaymentsCharged, ""},
+		{"emails sent", r.EmailsSent, ""},
+		{"stock moved", r.StockMoved, ""},
+		{"analytics seen", r.AnalyticsSeen, ""},
+		{"lost", r.Lost, ""},
+		{"doubled", r.Doubled, ""},
+		{"", "", ""},
+		{"duplicates suppressed", r.DuplicatesSuppressed.Total, list(r.DuplicatesSuppressed.ByLayer)},
+		{"retries", sum(r.Retries), list(r.Retries)},
+		{"budget denied", r.BudgetDenied, ""},
+		{"breaker opened", r.BreakerOpened, ""},
+		{"redelivered", r.Redelivered, ""},
+		{"dead-lettered", r.DeadLettered, ""},
+		{"reconnects", r.Reconnects, ""},
+		{"latency of an order", fmt.Sprintf("p50 %.0f ms, p99 %.0f ms", r.LatencyP50, r.LatencyP99), ""},
+		{"faults injected", sum(r.Faults), list(r.Faults)},
+	}
+	for _, e := range table {
+		if _, err := fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%-22s %6v  %s", e.name, e.value, e.note), " ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sum(m map[string]int) (n int) {
+	for _, v := range m {
+		n += v
+	}
+	return n
+}
+
+// list writes a map on one line, in order of its keys.
+func list(m map[string]int) string {
+	parts := make([]string, 0, len(m))
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		parts = append(parts, fmt.Sprintf("%s %d", k, m[k]))
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/tandemgo/tandem/client"
+	"github.com/tandemgo/tandem/examples/orders/ordersproto"
+	"github.com/tandemgo/tandem/idempotency"
+	"github.com/tandemgo/tandem/idempotency/httpguard"
+)
+
+// storefront is what shoppers see:
+//
+//	POST /api/orders        with an Idempotency-Key: 201 or 402 when it is decided, else 503 with Retry-After
+//	GET  /api/orders/{key}  the order that was placed under a key
+type storefront struct {
+	orders ordersproto.OrderServiceClient
+}
+
+// An orderRequest is the body of POST /api/orders.
+type orderRequest struct {
+	Card  string `json:"card"`
+	Email string `json:"email"`
+	Items []item `json:"items"`
+}
+
+// An orderAnswer is the body of every answer about an order.
+type orderAnswer struct {
+	OrderID string `json:"order_id"`
+	State   state  `json:"state"`
+	Reason  string `json:"reason,omitempty"`
+}
+
+// newStorefront returns the whole handler. The guard answers a repeated POST with the first answer, and one that comes
+// while the first is at work with 409; the inbound half gives the handler the deadline that its caller has.
+func newStorefront(o ordersproto.OrderServiceClient, answers idempotency.Store, c httpguard.Config) (http.Handler, error) {
+	s := &storefront{orders: o}
+	guard, err := httpguard.New(answers, func(r *http.Request) (string, error) { return user(r) }, c)
+	if err != nil {
+		return nil, err
+	}
+	inbound, err := client.NewInbound(client.InboundConfig{})
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("POST /api/orders", guard(http.HandlerFunc(s.create)))
+	mux.HandleFunc("GET /api/orders/{key}", s.get)
+	return inbound(mux), nil
+}
+
+// user is who logged in; here, what a gateway in front would have put into the request.
+func user(r *http.Request) (string, error) {
+	if u := r.Header.Get("User-Id"); u != "" {
+		return u, nil
+	}
+	return "", errors.New("not logged in")
+}
+
+func (s *storefront) create(w http.ResponseWriter, r *http.Request) {
+	id, err := user(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
+	var in orderRequest
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+		http.Error(w, "the body is not an order", http.StatusBadRequest)
+		return
+	}
+	call := &ordersproto.CreateOrderRequest{
+		UserId: id, IdempotencyKey: r.Header.Get("Idempotency-Key"), Card: in.Card, Email: in.Email,
+	}
+	for _, i := range in.Items {
+		call.Items = append(call.Items, &ordersproto.Item{Sku: i.SKU, Quantity: i.Quantity, UnitCents: i.UnitCents})
+	}
+	o, err := s.orders.CreateOrder(r.Context(), call)
+	answer(w, o, err)
+}
+
+func (s *storefront) get(w http.ResponseWriter, r *http.Request) {
+	id, err := user(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
+	o, err := s.orders.GetOrder(r.Context(), &ordersproto.GetOrderRequest{UserId: id, IdempotencyKey: r.PathValue("key")})
+	answer(w, o, err)
+}
+
+// answer tells the shopper what is definite, and else to come back: nothing is called failed that may have happened.
+func answer(w http.ResponseWriter, o *ordersproto.Order, err error) {
+	switch status.Code(err) {
+	case codes.OK:
+	case codes.InvalidArgument:
+		http.Error(w, status.Convert(err).Message(), http.StatusBadRequest)
+		return
+	case codes.NotFound:
+		http.Error(w, "no such order", http.StatusNotFound)
+		return
+	case codes.FailedPrecondition:
+		http.Error(w, status.Convert(err).Message(), http.StatusUnprocessableEntity)
+		return
+	default:
+		comeBack(w)
+		return
+	}
+	switch o.GetState() {
+	case ordersproto.State_STATE_PUBLISHED:
+		write(w, http.StatusCreated, orderAnswer{OrderID: o.GetOrderId(), State: published})
+	case ordersproto.State_STATE_DECLINED:
+		write(w, http.StatusPaymentRequired, orderAnswer{OrderID: o.GetOrderId(), State: declined, Reason: o.GetReason()})
+	default:
+		comeBack(w)
+	}
+}
+
+func comeBack(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, "the order is not finished yet; ask again with the same key", http.StatusServiceUnavailable)
+}
+
+func write(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the shopper may have gone
+}
