@@ -17,10 +17,22 @@
 //     retries have ended tells the caller of this process, through the server half of package client or grpcclient, not
 //     to retry either. So tiers do not multiply each other's attempts.
 //
+// Errors answer through methods, found at any depth of a chain of errors; text is never looked at. Any error may have
+// them, not only those of this module:
+//
+//	Permanent() bool             // true: not worth another attempt
+//	Hint() (time.Duration, bool) // true: not before this has passed
+//	Refused() bool               // true: the attempt never reached anybody, so it costs no budget and breaks no chain
+//
+// Permanent and After make errors with the first two. The refusal of package breaker has the last two; it is waited for
+// only if that takes no longer than a wait of the policy's own might.
+//
 // What must not be concluded from it:
 //
 //   - Do does not know whether an operation may happen twice. Its caller does; the clients of this module ask.
 //   - The context given to an operation ends with the call's, not with the attempt: a timeout for each attempt is the
 //     operation's business.
+//   - Do around a client of this module multiplies: each attempt of the one is a call with attempts of the other. One of
+//     them should be [Never]; [WithPolicy] says so for a single call.
 //   - A Budget bounds retries, not first attempts: it does not replace a breaker or a limiter.
 package retry
