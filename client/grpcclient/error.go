@@ -19,7 +19,14 @@ type callError struct {
 	timeout bool // one of our own timeouts ended the last attempt
 }
 
-func (e *callError) Error() string { return e.retries.Error() }
+// Error is the text of the status where there was one attempt and never a question of another, as without this package;
+// else it tells of the attempts as well.
+func (e *callError) Error() string {
+	if e.retries.Attempts == 1 && e.retries.Reason == retry.Stopped {
+		return e.retries.Err.Error()
+	}
+	return e.retries.Error()
+}
 
 // GRPCStatus is asked by package status.
 func (e *callError) GRPCStatus() *status.Status { return e.status }

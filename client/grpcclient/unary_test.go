@@ -17,6 +17,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -457,18 +458,32 @@ func TestPermitIsGivenBack(t *testing.T) {
 }
 
 func TestBudgetIsPerTarget(t *testing.T) {
-	inWorld(t, grpcclient.Config{Idempotent: always, Breakers: breaker.Off()}, setup{}, func(t *testing.T, w *world) {
-		w.unary = failing(codes.Unavailable)
-		var err error
-		for range 100 {
-			err = w.call(t.Context())
+	synctest.Test(t, func(t *testing.T) {
+		i := interceptor(t, grpcclient.Config{Idempotent: always, Breakers: breaker.Off()})
+		calls := 0
+		down := func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+			calls++
+			return status.Error(codes.Unavailable, "scripted")
 		}
-		calls := len(w.saw())
-		assert.Less(t, calls, 160, "100 first attempts, 20 % of them, 3 per second")
-		assert.Greater(t, calls, 100)
-		why, _ := errors.AsType[*retry.Error](err)
-		assert.Equal(t, retry.Exhausted, why.Reason)
-		assert.Equal(t, codes.Unavailable, status.Code(err))
+		to := func(target string) (reasons map[retry.Reason]int) {
+			cc, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			require.NoError(t, err)
+			defer cc.Close()
+			reasons = map[retry.Reason]int{}
+			for range 50 {
+				err := i(t.Context(), unaryMethod, nil, nil, cc, down)
+				assert.Equal(t, codes.Unavailable, status.Code(err))
+				why, _ := errors.AsType[*retry.Error](err)
+				reasons[why.Reason]++
+			}
+			return reasons
+		}
+		first := to("passthrough:///a")
+		assert.Positive(t, first[retry.Exhausted])
+		assert.Less(t, calls, 110, "50 first attempts, 20 % of them, 30 at once and 3 per second")
+		again, other := to("passthrough:///a"), to("passthrough:///b")
+		assert.Less(t, again[retry.Attempts], first[retry.Attempts])
+		assert.GreaterOrEqual(t, other[retry.Attempts], first[retry.Attempts]-2, "another target is not made to pay")
 	})
 }
 
