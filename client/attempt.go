@@ -63,7 +63,7 @@ func (a *attempt) Err() error {
 
 // expired reports whether the timer ended this attempt, and not its parent.
 func (a *attempt) expired() bool {
-	return a.cancel != nil && context.Cause(a.Context) == error(&a.late)
+	return a.cancel != nil && errors.Is(context.Cause(a.Context), &a.late) // this very one, not that of a client around
 }
 
 // begin makes the attempt ready to be sent in at most limit. A limit of NoTimeout, or one that the deadline of the

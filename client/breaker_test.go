@@ -95,7 +95,7 @@ func TestOpenBreaker(t *testing.T) {
 		g := breakers(t, breaker.Config{})
 		g.Get(key).Trip(time.Hour)
 		w := newWire(answer(200))
-		_, err := get(t.Context(), t, transport(t, w, client.Config{Breakers: g})) //nolint:bodyclose // there is none
+		_, err := get(t.Context(), t, transport(t, w, client.Config{Breakers: g}))
 		refusal, ok := errors.AsType[*breaker.OpenError](err)
 		require.True(t, ok, "%v", err)
 		require.Equal(t, key, refusal.Name)
@@ -140,7 +140,7 @@ func TestPanicOfTheBase(t *testing.T) {
 		g.Get(key).Trip(time.Second)
 		time.Sleep(2 * time.Second)
 		tr := transport(t, newWire(func(*http.Request) (*http.Response, error) { panic("base") }, answer(200)), client.Config{Breakers: g})
-		require.PanicsWithValue(t, "base", func() { _, _ = get(t.Context(), t, tr) }) //nolint:bodyclose // there is none
+		require.PanicsWithValue(t, "base", func() { _, _ = get(t.Context(), t, tr) })
 		res, err := get(t.Context(), t, tr)
 		require.NoError(t, err)
 		text(t, res)

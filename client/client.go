@@ -26,16 +26,6 @@ const (
 	defaultProbeLease      = 10 * time.Second
 )
 
-// defaultRetry is what the zero fields of Config.Retry mean for a call.
-func defaultRetry() retry.Policy {
-	return retry.Policy{
-		MaxAttempts: 3,
-		BaseDelay:   50 * time.Millisecond,
-		MaxDelay:    2 * time.Second,
-		MaxHint:     30 * time.Second,
-	}
-}
-
 // Config configures a client. The zero Config is right in production.
 type Config struct {
 	// Base sends one attempt. It must honour the context of its request, as every http.RoundTripper has to. Zero: a
@@ -104,7 +94,7 @@ func NewTransport(c Config) (*Transport, error) {
 		timeout:     c.Timeout,
 		attempt:     c.AttemptTimeout,
 		idle:        c.BodyIdleTimeout,
-		policy:      c.Retry.Or(defaultRetry()),
+		policy:      c.Retry, // whose zero fields mean what they mean for a call
 		serverError: c.RetryServerErrors,
 		breakers:    c.Breakers,
 		keyOf:       c.BreakerKey,

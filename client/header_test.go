@@ -89,7 +89,7 @@ func TestNoSecretIsTold(t *testing.T) {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, target, nil)
 		require.NoError(t, err)
 		r.Header.Set("Authorization", "hunter3")
-		_, err = tr.RoundTrip(r) //nolint:bodyclose // there is none
+		_, err = tr.RoundTrip(r)
 		require.ErrorIs(t, err, errReset)
 		require.Contains(t, log.String(), "client: retry")
 		require.Contains(t, log.String(), "client: gave up")

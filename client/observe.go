@@ -11,7 +11,7 @@ import (
 
 // observe tells the hook of the attempt that has just ended.
 func (t *Transport) observe(c *exchange, res *http.Response, err error) {
-	if t.onAttempt == nil {
+	if t.onAttempt == nil || c.attempt == nil && !c.verdict.unsent { // the call was over before the attempt
 		return
 	}
 	e := Attempt{Number: c.tries.Attempt(), Key: c.target.key, Err: err}

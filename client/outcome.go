@@ -19,7 +19,7 @@ import (
 type StatusError struct{ Status int }
 
 func (e *StatusError) Error() string {
-	return fmt.Sprintf("server answered %d %s", e.Status, http.StatusText(e.Status))
+	return fmt.Sprintf("client: server answered %d %s", e.Status, http.StatusText(e.Status))
 }
 
 // StatusCode returns the status of the response.

@@ -132,7 +132,7 @@ func TestSchemeIsNotRetried(t *testing.T) {
 		}), client.Config{})
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, addr, nil)
 		require.NoError(t, err)
-		_, err = tr.RoundTrip(r) //nolint:bodyclose // there is none
+		_, err = tr.RoundTrip(r)
 		require.Error(t, err)
 		require.Equal(t, 1, w)
 	}
@@ -378,7 +378,7 @@ func TestAttemptInContext(t *testing.T) {
 			numbers = append(numbers, retry.Attempt(r.Context()))
 			return nil, errReset
 		})
-		_, err := get(t.Context(), t, transport(t, w, client.Config{})) //nolint:bodyclose // there is none
+		_, err := get(t.Context(), t, transport(t, w, client.Config{}))
 		require.ErrorIs(t, err, errReset)
 		require.Equal(t, []int{1, 2, 3}, numbers)
 	})
@@ -409,7 +409,7 @@ func TestErrors(t *testing.T) {
 				require.Zero(t, hc.Timeout)
 				r, err := http.NewRequestWithContext(t.Context(), c.method, "http://service.test/", nil)
 				require.NoError(t, err)
-				_, err = hc.Do(r) //nolint:bodyclose // there is none
+				_, err = hc.Do(r)
 				require.ErrorIs(t, err, c.is)
 				wrapped, ok := errors.AsType[*retry.Error](err)
 				require.Equal(t, c.attempts > 0, ok, "wrapped: %v", err)
@@ -438,7 +438,7 @@ func TestCancelledInTheWait(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(500*time.Millisecond, cancel)
 		w := newWire(answer(503, "Retry-After", "2"))
-		_, err := get(ctx, t, transport(t, w, client.Config{})) //nolint:bodyclose // it was discarded
+		_, err := get(ctx, t, transport(t, w, client.Config{}))
 		require.ErrorIs(t, err, context.Canceled)
 		status, ok := errors.AsType[*client.StatusError](err)
 		require.True(t, ok, "%v", err)
@@ -454,7 +454,7 @@ func TestCancelledInTheAttempt(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(errReset) })
 		w := newWire(silence)
-		_, err := get(ctx, t, transport(t, w, client.Config{})) //nolint:bodyclose // there is none
+		_, err := get(ctx, t, transport(t, w, client.Config{}))
 		require.ErrorIs(t, err, errReset, "the cause, as net/http tells it")
 		require.Equal(t, 1, w.attempts())
 	})
@@ -464,7 +464,7 @@ func TestCancelledInTheAttempt(t *testing.T) {
 func TestBaseReturnsNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWire(fail(nil))
-		_, err := get(t.Context(), t, transport(t, w, client.Config{})) //nolint:bodyclose // there is none
+		_, err := get(t.Context(), t, transport(t, w, client.Config{}))
 		require.Error(t, err)
 		require.Equal(t, 1, w.attempts())
 	})

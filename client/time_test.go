@@ -3,10 +3,12 @@ package client_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -72,7 +74,7 @@ func TestHalfOfTheDeadline(t *testing.T) {
 				}
 				c.config.Retry.Backoff = immediate().Backoff
 				w := newWire(silence)
-				_, err := send(ctx, t, transport(t, w, c.config), c.method, nil) //nolint:bodyclose // there is none
+				_, err := send(ctx, t, transport(t, w, c.config), c.method, nil)
 				require.ErrorIs(t, err, context.DeadlineExceeded)
 				require.Equal(t, c.begin, at(w))
 				require.Equal(t, c.end, time.Since(w.start))
@@ -85,7 +87,7 @@ func TestHalfOfTheDeadline(t *testing.T) {
 func TestTimeoutOfTheCall(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWire(silence)
-		_, err := send(t.Context(), t, transport(t, w, client.Config{AttemptTimeout: client.NoTimeout}), http.MethodPost, nil) //nolint:bodyclose // there is none
+		_, err := send(t.Context(), t, transport(t, w, client.Config{AttemptTimeout: client.NoTimeout}), http.MethodPost, nil)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.EqualError(t, err, "client: no response to the call within 10s")
 		require.Equal(t, 10*time.Second, time.Since(w.start))
@@ -134,7 +136,7 @@ func TestErrOfTheAttempt(t *testing.T) {
 			ended = r.Context().Err()
 			return nil, ended
 		})
-		_, err := send(t.Context(), t, transport(t, w, client.Config{}), http.MethodPost, nil) //nolint:bodyclose // there is none
+		_, err := send(t.Context(), t, transport(t, w, client.Config{}), http.MethodPost, nil)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, context.DeadlineExceeded, ended)
 	})
@@ -186,10 +188,26 @@ func TestBodyIdleTimeout(t *testing.T) {
 			_, err = io.ReadAll(res.Body)
 			require.Equal(t, time.Minute, time.Since(start))
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			timeout, ok := err.(net.Error)
-			require.True(t, ok && timeout.Timeout(), "%v", err)
+			var timeout net.Error
+			require.True(t, errors.As(err, &timeout) && timeout.Timeout(), "%v", err)
 			require.NoError(t, res.Body.Close())
 		}
+	})
+}
+
+// After the headers the caller has the response: its broken body is the caller's to see, not ours to repeat.
+func TestBrokenBodyIsNotRetried(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWire(with(200, func(context.Context) io.Reader {
+			return io.MultiReader(bytes.NewReader(make([]byte, 1<<10)), iotest.ErrReader(errReset))
+		}))
+		res, err := get(t.Context(), t, transport(t, w, client.Config{}))
+		require.NoError(t, err)
+		_, err = io.ReadAll(res.Body)
+		require.ErrorIs(t, err, errReset)
+		require.Error(t, w.seen[0].ctx.Err(), "the attempt ends with the body")
+		require.NoError(t, res.Body.Close())
+		require.Equal(t, 1, w.attempts())
 	})
 }
 
@@ -284,8 +302,7 @@ func (w *watched) Read(p []byte) (int, error) {
 // A silent body that no context can end is closed: nothing else could end it.
 func TestDiscardWithoutTimeouts(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		r, pw := io.Pipe()
-		defer pw.Close()
+		r, _ := io.Pipe()
 		w := newWire(func(*http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: 503, Header: http.Header{}, Body: r, ContentLength: -1}, nil
 		}, answer(200))

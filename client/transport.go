@@ -175,7 +175,7 @@ func (c *exchange) prepare(now time.Time) *attempt {
 	if !c.deadline.IsZero() {
 		rest := c.deadline.Sub(now)
 		if c.safe && c.rewinds && !c.tries.Last() {
-			limit = min(limit, rest/2)
+			limit = min(limit, max(rest/2, min(rest, time.Millisecond)))
 		} else if rest <= limit {
 			limit, what = rest, noCall
 		}
@@ -219,8 +219,8 @@ func (t *Transport) telling() time.Duration {
 // there is to be none, it returns the error of the attempt as the caller is to see it; nil with a response.
 func (c *exchange) again(err error) (bool, error) {
 	v := &c.verdict
-	o := retry.Outcome{Err: v.err, Hint: v.hint, Hinted: v.hinted, Refused: v.unsent, Free: v.free}
-	o.Stop = !v.worth || v.told || !(c.safe || v.unsent) || !(c.rewinds || c.body != nil)
+	allowed := v.worth && !v.told && (c.safe || v.unsent) && (c.rewinds || c.body != nil)
+	o := retry.Outcome{Err: v.err, Hint: v.hint, Hinted: v.hinted, Stop: !allowed, Refused: v.unsent, Free: v.free}
 	if v.told {
 		call.InboundFrom(c.r.Context()).GiveUp() // our own caller need not ask for it again either
 	}
