@@ -57,7 +57,7 @@ func Example() {
 		log.Print(err)
 		return
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 
 	// The health service does not say in its .proto file that Check may happen twice; its caller knows.
 	ctx := retry.Idempotent(context.Background())

@@ -44,23 +44,22 @@ func (b *bounded) Deadline() (time.Time, bool) { return b.deadline, true }
 
 // begin fills c. In b it keeps the context that outlives the stack.
 func (c *exchange) begin(ctx context.Context, b *bounded, method string, cc *grpc.ClientConn, timeout time.Duration) {
-	c.cc, c.method = cc, method
+	c.ctx, c.cc, c.method = ctx, cc, method
 	c.deadline, _ = ctx.Deadline()
 	if timeout < NoTimeout { // for a stream, never
 		ours := time.Now().Add(timeout)
 		if c.deadline.IsZero() || ours.Before(c.deadline) {
 			c.deadline, c.own = ours, true
 			b.Context, b.deadline = ctx, ours
-			ctx = b
+			c.ctx = b
 		}
 	}
-	c.ctx = ctx
 	shared := c.target(cc)
 	retries := c.Retry
 	if retries.Budget == nil {
 		retries.Budget = shared.budget
 	}
-	c.tries = retries.Start(ctx)
+	c.tries = retries.Start(c.ctx) //nolint:contextcheck // it is the caller's, with a nearer deadline
 	c.idempotent = c.tries.Idempotent() || c.Idempotent(method)
 	key := method
 	if c.BreakerKey != nil {
@@ -77,8 +76,9 @@ func (c *exchange) limit(now time.Time) (limit time.Duration, timer bool) {
 	}
 	left := c.deadline.Sub(now)
 	if c.idempotent && !c.tries.Last() {
-		left /= 2 // so that another attempt still fits, and so that a tier below can retry inside this one
-		return min(limit, left), true
+		// So that another attempt still fits, and so that a tier below can retry inside this one.
+		half := max(left/2, min(left, time.Millisecond))
+		return min(limit, half), true
 	}
 	return min(limit, left), c.own || limit < left
 }
@@ -108,6 +108,12 @@ func (c *exchange) outgoing(ctx context.Context) context.Context {
 
 // again reports whether another attempt may follow a failed one, and logs what was decided.
 func (c *exchange) again(v verdict) bool {
+	// This very failure may have opened the breaker: then the next attempt waits for it, or there is none and the error
+	// is the server's, not the breaker's.
+	if open := c.breaker.RetryAfter(); open > 0 && open >= v.Hint {
+		v.Hint, v.Hinted = open, true
+		v.Refused = v.Refused || !c.tries.Last()
+	}
 	again := c.tries.Again(v.Outcome)
 	if c.Log == nil || !again && c.tries.Reason() == retry.Stopped {
 		return again

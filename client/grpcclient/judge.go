@@ -42,8 +42,7 @@ func (c *exchange) judge(f failure) verdict {
 	}
 	v := verdict{timedOut: f.timedOut}
 	v.Err = f.err
-	// What never began was no load on the server, and nobody further up has to be spared it.
-	v.Refused, v.Free = f.unbegun, f.unbegun
+	v.Refused = f.unbegun
 
 	if ended := c.ctx.Err(); ended != nil {
 		v.Stop, v.breaker = true, c.blame(ended, f.took)
@@ -94,21 +93,25 @@ func outcomeOf(code codes.Code) breaker.Outcome {
 }
 
 // blame judges an attempt that ran out of time or was cancelled. A caller that went away says nothing about the
-// server. A deadline does if the server had a fair share of the attempt timeout: else callers in a hurry would open the
-// breaker for all, and if none counted, a server that hangs would never open it.
+// server. A deadline does, if the server had some time.
 func (c *exchange) blame(ended error, took time.Duration) breaker.Outcome {
-	if errors.Is(ended, context.DeadlineExceeded) && took >= c.patience() {
+	if errors.Is(ended, context.DeadlineExceeded) && took >= c.telling() {
 		return breaker.Failure
 	}
 	return breaker.Ignored
 }
 
-// patience is half of the attempt timeout.
+// telling is how long an attempt that was cut short must have run to say something about the server: a tenth of the
+// attempt timeout, as over HTTP. A caller in a hurry must not open the breaker for everybody; but deadlines shrink with
+// every tier, and a dead server behind the last of them has to be noticed too.
+func (c *exchange) telling() time.Duration { return c.patience() / 10 }
+
+// patience is the attempt timeout, or what it would be.
 func (c *exchange) patience() time.Duration {
 	if c.AttemptTimeout >= NoTimeout {
-		return defaultAttemptTimeout / 2
+		return defaultAttemptTimeout
 	}
-	return c.AttemptTimeout / 2
+	return c.AttemptTimeout
 }
 
 // refuses reports whether the server marked its failure as one that its own retries could not mend.

@@ -2,6 +2,7 @@ package grpcclient
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -25,7 +26,7 @@ func (p *policy) stream(
 	if err := s.ended(); err != nil {
 		return nil, err
 	}
-	if err := s.open(); err != nil {
+	if err := s.open(); err != nil { //nolint:contextcheck // a breaker is told no context
 		return nil, err
 	}
 	return s, nil
@@ -94,7 +95,7 @@ func (s *stream) arrived(a *streamAttempt, err error) bool {
 		if !a.establish() {
 			return false // its context has just been cancelled
 		}
-	case err == nil, err == io.EOF:
+	case err == nil, errors.Is(err, io.EOF):
 	default:
 		return false
 	}
@@ -233,7 +234,7 @@ func (s *stream) install(a *streamAttempt) error {
 		s.mu.Unlock()
 		if request != nil && !sent {
 			sent = true
-			if err := a.SendMsg(request); err != nil && err != io.EOF { // EOF: the next receive says why
+			if err := a.SendMsg(request); err != nil && !errors.Is(err, io.EOF) { // EOF: the next receive says why
 				return err
 			}
 			continue
@@ -266,7 +267,7 @@ func (s *stream) SendMsg(m any) error {
 	if s.desc.ClientStreams {
 		a := s.take(false)
 		err := a.ClientStream.SendMsg(m)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			a.end(breaker.Ignored)
 		}
 		return err
@@ -280,7 +281,7 @@ func (s *stream) SendMsg(m any) error {
 	}
 	err := a.ClientStream.SendMsg(m)
 	switch {
-	case err == nil, err == io.EOF:
+	case err == nil, errors.Is(err, io.EOF):
 		return nil // generated code takes EOF for a failure; the receiver learns what happened
 	case statusOf(err).Code() == codes.Unavailable:
 		s.mu.Lock()

@@ -43,7 +43,7 @@ func drain(s grpc.ServerStreamingClient[testpb.StreamingOutputCallResponse]) (go
 	for {
 		m, err := s.Recv()
 		if err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = nil
 			}
 			return got, err
@@ -150,7 +150,7 @@ func TestClientStreamsPassThrough(t *testing.T) {
 	inWorld(t, grpcclient.Config{Idempotent: always}, setup{}, func(t *testing.T, w *world) {
 		w.input = func(_ int, ss inputStream) error {
 			for n := int32(0); ; n++ {
-				if _, err := ss.Recv(); err == io.EOF {
+				if _, err := ss.Recv(); errors.Is(err, io.EOF) {
 					return ss.SendAndClose(&testpb.StreamingInputCallResponse{AggregatedPayloadSize: n})
 				} else if err != nil {
 					return err
@@ -338,7 +338,7 @@ func TestStreamGivesItsProbeBack(t *testing.T) {
 		require.NoError(t, err)
 		_, err = w.client.FullDuplexCall(t.Context())
 		require.ErrorIs(t, err, breaker.ErrOpen, "one probe at a time")
-		time.Sleep(2 * time.Second)
+		time.Sleep(3 * time.Second)
 		_, err = w.client.FullDuplexCall(t.Context())
 		require.NoError(t, err)
 	})

@@ -24,7 +24,7 @@ func (p *policy) unary(
 		return err
 	}
 	for {
-		v, ok := c.attempt(w, req, reply, invoke, opts)
+		v, ok := c.attempt(w, req, reply, invoke, opts) //nolint:contextcheck // a breaker is told no context
 		if ok {
 			return nil
 		}

@@ -371,6 +371,22 @@ func TestBreakerOpensAndRefuses(t *testing.T) {
 	})
 }
 
+// The failure that opens the breaker is the last one of its call, and what the caller is told.
+func TestTheFailureThatOpensTheBreaker(t *testing.T) {
+	group, err := breaker.NewGroup(breaker.GroupConfig{Config: breaker.Config{Consecutive: 2}})
+	require.NoError(t, err)
+	inWorld(t, grpcclient.Config{Breakers: group, Idempotent: always}, setup{}, func(t *testing.T, w *world) {
+		w.unary = failing(codes.Unavailable)
+		err := w.call(t.Context())
+		assert.Len(t, w.saw(), 2)
+		assert.Less(t, time.Since(w.began), time.Second, "it does not wait for the breaker")
+		assert.NotErrorIs(t, err, breaker.ErrOpen)
+		assert.Equal(t, "scripted", status.Convert(err).Message())
+		why, _ := errors.AsType[*retry.Error](err)
+		assert.Equal(t, retry.Refused, why.Reason)
+	})
+}
+
 func TestWhatTheBreakerCounts(t *testing.T) {
 	cases := map[string]struct {
 		answer  func(context.Context, int) error
@@ -386,8 +402,8 @@ func TestWhatTheBreakerCounts(t *testing.T) {
 		"server's own deadline": {answer: failing(codes.DeadlineExceeded), opens: true},
 		"told not to retry":     {answer: failing(codes.Unavailable, "tandem-retry", "no")},
 		"attempt timeout":       {answer: hang, opens: true},
-		"a caller in a hurry":   {answer: hang, timeout: time.Second},
-		"a patient caller":      {answer: hang, timeout: 2 * time.Second, opens: true},
+		"a caller in a hurry":   {answer: hang, timeout: 299 * time.Millisecond},
+		"a patient caller":      {answer: hang, timeout: 300 * time.Millisecond, opens: true},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -468,7 +484,7 @@ func TestBudgetIsPerTarget(t *testing.T) {
 		to := func(target string) (reasons map[retry.Reason]int) {
 			cc, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
 			require.NoError(t, err)
-			defer cc.Close()
+			defer func() { _ = cc.Close() }()
 			reasons = map[retry.Reason]int{}
 			for range 50 {
 				err := i(t.Context(), unaryMethod, nil, nil, cc, down)

@@ -87,7 +87,7 @@ func inWorld(t *testing.T, c grpcclient.Config, s setup, play func(t *testing.T,
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }))
 		w.cc, err = grpc.NewClient("passthrough:///world", options...)
 		require.NoError(t, err)
-		defer w.cc.Close()
+		defer func() { _ = w.cc.Close() }()
 		w.client = testpb.NewTestServiceClient(w.cc)
 		play(t, w)
 	})
