@@ -58,7 +58,6 @@ var layers = [][]struct {
 	{
 		{"messaging/membus", core},
 		{"messaging/natsbus", slices.Concat(core, nats)},
-		{"messaging/messagingtest", core},
 		{"idempotency", core},
 	},
 	{
