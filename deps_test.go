@@ -133,7 +133,7 @@ func list(t *testing.T, flags ...string) map[string]listed {
 	t.Helper()
 	args := slices.Concat([]string{"list", "-json=ImportPath,Standard,GoFiles,Imports,Module"}, flags, []string{"./..."})
 	cmd := exec.CommandContext(t.Context(), "go", args...)
-	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=", "GOPROXY=off")
+	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

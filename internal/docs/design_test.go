@@ -43,7 +43,7 @@ func TestSketchesCompile(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(temp, "overlay.json"), overlay, 0o600))
 
 	cmd := exec.CommandContext(t.Context(), "go", build...)
-	cmd.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=")
+	cmd.Env = append(os.Environ(), "GOFLAGS=")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	t.Logf("%d sketches in %v", len(sketches), time.Since(started).Round(time.Millisecond))
