@@ -2,7 +2,6 @@ package grpcclient
 
 import (
 	"context"
-	"errors"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -37,11 +36,17 @@ func (e *callError) Unwrap() error { return e.retries }
 // Is makes a timeout of ours what any other deadline is. A status error alone is not.
 func (e *callError) Is(target error) bool { return e.timeout && target == context.DeadlineExceeded }
 
+// A refusal is that of a breaker, as a status error.
+type refusal struct{ *breaker.OpenError }
+
+// GRPCStatus is asked by package status.
+func (e refusal) GRPCStatus() *status.Status { return status.New(codes.Unavailable, e.Error()) }
+
+// Unwrap gives the breaker's own error.
+func (e refusal) Unwrap() error { return e.OpenError }
+
 // statusOf is the status that err is to a caller.
 func statusOf(err error) *status.Status {
-	if open, ok := errors.AsType[*breaker.OpenError](err); ok {
-		return status.New(codes.Unavailable, open.Error())
-	}
 	if s, ok := status.FromError(err); ok {
 		return s
 	}

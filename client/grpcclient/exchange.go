@@ -155,12 +155,14 @@ func (c *exchange) ended() error {
 }
 
 // refused is the verdict on an attempt that the breaker did not let through.
-func refused(err error) verdict {
+func (c *exchange) refused(err error) verdict {
 	v := verdict{breaker: breaker.Ignored}
-	v.Err, v.Refused, v.Free = err, true, true
 	if open, ok := errors.AsType[*breaker.OpenError](err); ok {
+		err = refusal{open}
 		v.Hint, v.Hinted = open.RetryAfter, true
 	}
+	v.Err, v.Refused, v.Free = err, true, true
+	c.tell(err, time.Now())
 	return v
 }
 

@@ -21,6 +21,7 @@ const NoTimeout = call.NoTimeout
 const (
 	defaultTimeout        = 10 * time.Second
 	defaultAttemptTimeout = 3 * time.Second
+	defaultProbeLease     = 10 * time.Second
 	maxTargets            = 1024
 )
 
@@ -44,8 +45,8 @@ type Config struct {
 	// Headers says what is told to the server about the attempt (the deadline travels as grpc-timeout in any case).
 	// Zero: tandem-attempt on retries.
 	Headers Headers
-	// OnAttempt is called after each attempt that was made, with the context of the call; for a stream when its first
-	// message has come. A panic in it is swallowed. Zero: nothing is called.
+	// OnAttempt is called after each attempt, with the context of the call; for a stream when its first message has
+	// come. A panic in it is swallowed. Zero: nothing is called.
 	OnAttempt func(ctx context.Context, e Attempt)
 	// Log gets one line per decision that matters. Zero: silent.
 	Log *slog.Logger
@@ -61,7 +62,7 @@ const (
 	HeadersMesh                  // Envoy's x-envoy-expected-rq-timeout-ms and x-envoy-attempt-count, for a sidecar
 )
 
-// An Attempt tells of one attempt that ended.
+// An Attempt tells of one attempt that ended, or that the breaker refused.
 type Attempt struct {
 	Number   int
 	Method   string
@@ -146,12 +147,17 @@ func newPolicy(c Config) (*policy, error) {
 	return p, nil
 }
 
-// newTarget cannot fail: both configs are zero.
+// newTarget makes what is shared; neither config has a fault.
 func (p *policy) newTarget(string) *target {
 	t := &target{breakers: p.Breakers}
 	t.budget, _ = retry.NewBudget(retry.BudgetConfig{})
 	if t.breakers == nil {
-		t.breakers, _ = breaker.NewGroup(breaker.GroupConfig{})
+		// A probe that is allowed to run its whole attempt timeout must not be taken for lost.
+		lease := defaultProbeLease
+		if p.AttemptTimeout < NoTimeout/2 {
+			lease = max(lease, 2*p.AttemptTimeout)
+		}
+		t.breakers, _ = breaker.NewGroup(breaker.GroupConfig{Config: breaker.Config{ProbeLease: lease}})
 	}
 	return t
 }

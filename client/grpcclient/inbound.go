@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/tandemgo/tandem/breaker"
 	"github.com/tandemgo/tandem/internal/call"
 )
 
@@ -146,15 +147,14 @@ func (i *inbound) malformed(ctx context.Context, key string) {
 	i.OnMalformed(ctx, Malformed{Header: key})
 }
 
-// answer marks a failure that another attempt of the caller's cannot mend, since this tier's own could not. A status
-// that nobody retries needs no mark, and with one the caller's breaker would not count it.
+// answer marks a failure that another attempt of the caller's cannot mend, since this tier's own could not. An answer
+// about the request, such as NOT_FOUND, needs no mark.
 func (i *inbound) answer(ctx context.Context, in *call.Inbound, err error) {
 	if err == nil || !in.GaveUp() {
 		return
 	}
-	switch statusOf(err).Code() {
-	case codes.Unavailable, codes.ResourceExhausted, codes.Aborted, codes.DeadlineExceeded:
+	code := statusOf(err).Code()
+	if outcomeOf(code) == breaker.Failure || code == codes.ResourceExhausted || code == codes.Aborted {
 		_ = grpc.SetTrailer(ctx, noRetry()) // fails only outside of a call
-	default:
 	}
 }

@@ -2,6 +2,7 @@ package grpcclient_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -86,7 +87,8 @@ func TestATierThatGaveUpSaysSo(t *testing.T) {
 	}{
 		"its retries have ended":            {func(ctx context.Context) error { below(ctx); return status.Error(codes.Unavailable, "") }, true},
 		"but it has an answer":              {func(ctx context.Context) error { below(ctx); return nil }, false},
-		"but it failed for another reason":  {func(ctx context.Context) error { below(ctx); return status.Error(codes.Internal, "") }, false},
+		"they have, and it says so plainly": {func(ctx context.Context) error { below(ctx); return errors.New("plain") }, true},
+		"but it failed for another reason":  {func(ctx context.Context) error { below(ctx); return status.Error(codes.NotFound, "") }, false},
 		"it failed by itself":               {func(context.Context) error { return status.Error(codes.Unavailable, "") }, false},
 		"it does not want to be asked more": {func(ctx context.Context) error { grpcclient.NoRetry(ctx); return status.Error(codes.Internal, "") }, true},
 	}

@@ -166,7 +166,7 @@ func (s *stream) next(v verdict) error {
 func (s *stream) attempt() (v verdict, ok bool) {
 	permit, err := s.breaker.Allow()
 	if err != nil {
-		return refused(err), false
+		return s.refused(err), false
 	}
 	a := &streamAttempt{start: time.Now(), permit: permit}
 	v.breaker = breaker.Ignored // what a panic leaves

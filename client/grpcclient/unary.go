@@ -44,7 +44,7 @@ func (p *policy) unary(
 func (c *exchange) attempt(w *wire, req, reply any, invoke grpc.UnaryInvoker, opts []grpc.CallOption) (v verdict, ok bool) {
 	permit, err := c.breaker.Allow()
 	if err != nil {
-		return refused(err), false
+		return c.refused(err), false
 	}
 	v.breaker = breaker.Ignored // what a panic leaves: it says nothing about the server
 	defer func() { permit.Done(v.breaker) }()

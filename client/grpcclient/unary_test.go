@@ -349,7 +349,9 @@ func (every) Reset()                       {}
 func TestBreakerOpensAndRefuses(t *testing.T) {
 	group, err := breaker.NewGroup(breaker.GroupConfig{Config: breaker.Config{Consecutive: 2}})
 	require.NoError(t, err)
-	inWorld(t, grpcclient.Config{Breakers: group}, setup{}, func(t *testing.T, w *world) {
+	var last grpcclient.Attempt
+	c := grpcclient.Config{Breakers: group, OnAttempt: func(_ context.Context, e grpcclient.Attempt) { last = e }}
+	inWorld(t, c, setup{}, func(t *testing.T, w *world) {
 		w.unary = failing(codes.Internal)
 		require.Error(t, w.call(t.Context()))
 		require.Error(t, w.call(t.Context()))
@@ -364,6 +366,8 @@ func TestBreakerOpensAndRefuses(t *testing.T) {
 		assert.ErrorIs(t, err, breaker.ErrOpen)
 		why, _ := errors.AsType[*retry.Error](err)
 		assert.Equal(t, retry.Refused, why.Reason)
+		assert.Equal(t, codes.Unavailable, status.Code(last.Err))
+		require.ErrorIs(t, last.Err, breaker.ErrOpen)
 
 		w.duplex = func(int, duplexStream) error { return nil }
 		_, err = w.client.FullDuplexCall(t.Context())
