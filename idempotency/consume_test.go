@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +18,7 @@ import (
 	"github.com/tandemgo/tandem/idempotency"
 	"github.com/tandemgo/tandem/idempotency/idempotencytest"
 	"github.com/tandemgo/tandem/messaging"
+	"github.com/tandemgo/tandem/messaging/membus"
 )
 
 func consumer() messaging.ConsumerInfo {
@@ -238,6 +242,69 @@ func TestConsumeRemembersForAsLongAsItIsRedelivered(t *testing.T) {
 		time.Sleep(span + time.Hour)
 		require.NoError(t, h(t.Context(), order("1", "a")))
 		require.Equal(t, 1, runs)
+	})
+}
+
+// Two members, a bus that delivers twice, handlers that fail and stall, a store that fails: every effect is there once.
+func TestConsumeOverABus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const orders = 100
+		bus, err := membus.New(membus.Config{Dedupe: time.Nanosecond})
+		require.NoError(t, err)
+		var calls atomic.Int64
+		store := &idempotencytest.Faulty{Store: newStore(t), Before: func(_ context.Context, op idempotencytest.Op) error {
+			if n := calls.Add(1); n%7 == 0 && (op == idempotencytest.Begin || op == idempotencytest.Extend) {
+				return errStore
+			}
+			return nil
+		}}
+		var mu sync.Mutex
+		effects, runs := map[string]int{}, map[string]int{}
+		handler := func(ctx context.Context, m *messaging.Message) error {
+			mu.Lock()
+			runs[m.ID]++
+			run := runs[m.ID]
+			mu.Unlock()
+			if run == 1 && len(m.ID)%2 == 0 {
+				return errWork
+			}
+			time.Sleep(time.Duration(len(m.ID)*run*7) * time.Second) // longer than the lease
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			mu.Lock()
+			effects[m.ID]++
+			mu.Unlock()
+			return nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		for range 2 {
+			c, err := messaging.NewConsumer(bus, "orders", handler, messaging.ConsumerConfig{
+				Group: "billing",
+				Use:   []messaging.Middleware{idempotency.Consume(store, "billing", idempotency.ConsumeConfig{})},
+				OnDead: func(_ context.Context, e messaging.DeadLetter) {
+					t.Errorf("dead letter %s: %v", e.Message.ID, e.Err)
+				},
+			})
+			require.NoError(t, err)
+			go func() { ended <- c.Run(ctx) }()
+			<-c.Ready()
+		}
+		p, err := messaging.NewPublisher(bus, messaging.PublisherConfig{})
+		require.NoError(t, err)
+		for range 2 {
+			for i := range orders {
+				require.NoError(t, p.Publish(ctx, order(fmt.Sprint("order-", i), "a")))
+			}
+		}
+		time.Sleep(12 * time.Hour)
+		cancel()
+		require.NoError(t, errors.Join(<-ended, <-ended))
+		require.Len(t, effects, orders)
+		for id, n := range effects {
+			require.Equal(t, 1, n, id)
+		}
 	})
 }
 

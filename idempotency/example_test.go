@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"time"
 
 	"github.com/tandemgo/tandem/idempotency"
 	"github.com/tandemgo/tandem/idempotency/memstore"
+	"github.com/tandemgo/tandem/messaging"
+	"github.com/tandemgo/tandem/messaging/membus"
 )
 
 func ExampleDo() {
@@ -36,4 +39,49 @@ func ExampleDo() {
 	// {100} <nil>
 	// true
 	// charges: 1
+}
+
+func ExampleConsume() {
+	store, err := memstore.New(memstore.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	bus, err := membus.New(membus.Config{Dedupe: time.Nanosecond}) // so that the duplicate gets as far as the consumer
+	if err != nil {
+		log.Fatal(err)
+	}
+	attempts := make(chan error, 2)
+	consumer, err := messaging.NewConsumer(bus, "orders", func(ctx context.Context, m *messaging.Message) error {
+		fmt.Printf("charge for %s\n", m.Body)
+		return nil
+	}, messaging.ConsumerConfig{
+		Group:     "billing",
+		Use:       []messaging.Middleware{idempotency.Consume(store, "billing", idempotency.ConsumeConfig{})},
+		OnAttempt: func(_ context.Context, a messaging.HandleAttempt) { attempts <- a.Err },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	publisher, err := messaging.NewPublisher(bus, messaging.PublisherConfig{})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- consumer.Run(ctx) }()
+	for range 2 { // a producer that does not know whether its first try was stored
+		order := &messaging.Message{ID: "order-42", Topic: "orders", Body: []byte("order 42")}
+		if err := publisher.Publish(ctx, order); err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println("acknowledged:", <-attempts == nil)
+	}
+	cancel()
+	fmt.Println(<-ended)
+	// Output:
+	// charge for order 42
+	// acknowledged: true
+	// acknowledged: true
+	// <nil>
 }
