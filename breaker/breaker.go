@@ -153,12 +153,9 @@ func (b *Breaker) admitProbe(ctx context.Context, p *Permit) error {
 	return refusal
 }
 
-// finish counts the outcome of an admitted call, if its era is not over.
+// finish counts the outcome of an admitted call in the era that admitted it. If that is over, it counts for nothing.
 func (b *Breaker) finish(ctx context.Context, p *Permit, o Outcome) {
 	e := p.era
-	if b.era.Load() != e {
-		return
-	}
 	slow := b.c.SlowAfter > 0 && time.Since(p.start) > b.c.SlowAfter
 	if e.state == Closed {
 		if e.count(&b.c, o, slow) {

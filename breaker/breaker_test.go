@@ -385,6 +385,27 @@ func TestALostProbeDoesNotWedge(t *testing.T) {
 	}
 }
 
+// The first lease to end decides, wherever its probe stands among the others.
+func TestTheOldestLeaseDecides(t *testing.T) {
+	for _, forgotten := range []int{0, 1, 2} {
+		synctest.Test(t, func(t *testing.T) {
+			b := halfOpen(t, breaker.Config{})
+			first := []*breaker.Permit{allow(t, b), allow(t, b), allow(t, b)}
+			time.Sleep(5 * time.Second)
+			for i, p := range first {
+				if i != forgotten {
+					p.Done(breaker.Ignored)
+					allow(t, b)
+				}
+			}
+			time.Sleep(5*time.Second - 1)
+			require.Equal(t, breaker.HalfOpen, b.State())
+			time.Sleep(time.Nanosecond)
+			require.Equal(t, breaker.Open, b.State())
+		})
+	}
+}
+
 func TestDoneCountsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := halfOpen(t, breaker.Config{})
@@ -454,9 +475,12 @@ func TestOpenTimesGrowAndAreJittered(t *testing.T) {
 func TestTimesDoNotOverflow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := breakerOf(t, breaker.Config{Consecutive: 1, OpenFor: math.MaxInt64, ProbeLease: math.MaxInt64})
-		do(b, 1, fail)
-		require.Equal(t, breaker.Open, b.State())
-		require.Greater(t, b.RetryAfter(), 200*365*24*time.Hour)
+		for range 20 {
+			do(b, 1, fail)
+			require.Equal(t, breaker.Open, b.State())
+			require.Greater(t, b.RetryAfter(), 200*365*24*time.Hour)
+			b.Reset()
+		}
 		b.Trip(math.MaxInt64)
 		require.Equal(t, breaker.Open, b.State())
 		b.Trip(1)
@@ -497,6 +521,14 @@ func TestSlowCalls(t *testing.T) {
 		b := breakerOf(t, breaker.Config{Window: time.Hour})
 		do(b, 100, slow)
 		require.Equal(t, breaker.Closed, b.State(), "off by default")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		b := breakerOf(t, c)
+		for range 100 {
+			allow(t, b).Done(breaker.Ignored)
+		}
+		do(b, 20, slow)
+		require.Equal(t, breaker.Open, b.State(), "what was ignored and fast is not a fast call")
 	})
 }
 
@@ -596,6 +628,16 @@ func TestCallbacksSurvive(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestNoCallbackWithoutAChange(t *testing.T) {
+	changes := 0
+	b := breakerOf(t, breaker.Config{OnStateChange: func(context.Context, breaker.StateChange) { changes++ }})
+	b.Reset()
+	require.Zero(t, changes)
+	b.Trip(time.Hour)
+	b.Trip(time.Minute)
+	require.Equal(t, 1, changes)
 }
 
 func TestCallbacksHaveTheContextOfTheCall(t *testing.T) {

@@ -159,6 +159,16 @@ func TestBudgetConfig(t *testing.T) {
 	require.Positive(t, huge.Level())
 }
 
+// However long a budget has not been used, using it again costs no more.
+func TestBudgetAfterALongTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := budget(t, retry.BudgetConfig{Ratio: 1, PerSecond: 1e-9, Window: 10})
+		retry.Policy{Budget: b}.Start(t.Context())
+		time.Sleep(10 * 365 * 24 * time.Hour)
+		require.Equal(t, int64(1), b.Level())
+	})
+}
+
 // A budget made outside a test's bubble and used within meets a clock that is decades behind.
 func TestBudgetOfAnotherClock(t *testing.T) {
 	b := budget(t, retry.BudgetConfig{Ratio: 1e-6})
@@ -177,10 +187,16 @@ func TestBudgetShareIsExact(t *testing.T) {
 			want   int64
 		}{{0.2, 5, 1}, {0.2, 15, 3}, {0.29, 100, 29}, {0.7, 10, 7}, {1, 7, 7}, {2, 3, 6}} {
 			b := budget(t, retry.BudgetConfig{Ratio: c.ratio, PerSecond: 1e-9})
-			for range c.firsts {
-				retry.Policy{Budget: b}.Start(t.Context())
+			tries := make([]retry.Tries, c.firsts)
+			for i := range tries {
+				tries[i] = retry.Policy{Budget: b, MaxAttempts: math.MaxInt}.Start(t.Context())
 			}
 			require.Equal(t, c.want+1, b.Level(), "%+v", c)
+			allowed := int64(0)
+			for tries[0].Again(retry.Outcome{Err: errUpstream}) {
+				allowed++
+			}
+			require.Equal(t, c.want+1, allowed, "%+v", c)
 		}
 	})
 }

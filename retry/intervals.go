@@ -18,15 +18,5 @@ func fullJitter(base, most time.Duration) Intervals {
 		Clock:               backoff.SystemClock,
 	}
 	b.Reset()
-	return capped{b, most}
-}
-
-// capped undoes what backoff adds to include the upper end: a nanosecond over the cap.
-type capped struct {
-	*backoff.ExponentialBackOff
-	most time.Duration
-}
-
-func (c capped) NextBackOff() time.Duration {
-	return min(c.ExponentialBackOff.NextBackOff(), c.most)
+	return b
 }

@@ -151,7 +151,7 @@ func (t *Tries) fit(o Outcome, own time.Duration, now time.Time) (Reason, bool) 
 	left := time.Duration(math.MaxInt64)
 	deadline, bounded := t.ctx.Deadline()
 	if bounded {
-		left = max(deadline.Sub(now), 0) - leastUseful
+		left = deadline.Sub(now) - leastUseful
 	}
 	if !o.Hinted || o.Hint <= 0 {
 		t.delay = own
