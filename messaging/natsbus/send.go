@@ -250,6 +250,14 @@ func (b *Bus) lookup(ctx context.Context, topic string) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	_, err := b.js.StreamNameBySubject(ctx, b.subject(topic))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		// Asked twice: a server that is going down, or coming up, may have no streams for a moment.
+		select {
+		case <-time.After(watch):
+			_, err = b.js.StreamNameBySubject(ctx, b.subject(topic))
+		case <-ctx.Done():
+		}
+	}
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return retry.Permanent(fmt.Errorf("natsbus: %w: %q", messaging.ErrUnknownTopic, topic))
