@@ -370,12 +370,16 @@ func (r *run) drop(f *flight) {
 	if src.over && src.flights == 0 && !r.closed {
 		r.closeSource(src)
 	}
-	kept := f.abandoned // its handler still runs, and will look at it
-	*f = flight{generation: f.generation + 1, state: freed, abandoned: kept}
-	if !kept && len(r.free) < r.slots {
+	r.room.Signal()
+	if f.abandoned { // its handler still runs, and its goroutine will look at it
+		f.state = freed
+		f.generation++
+		return
+	}
+	*f = flight{generation: f.generation + 1, state: freed}
+	if len(r.free) < r.slots {
 		r.free = append(r.free, f)
 	}
-	r.room.Signal()
 }
 
 // leaveLane lets the next flight of the lane go on.
