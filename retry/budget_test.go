@@ -90,10 +90,10 @@ func TestBudgetIsAskedLast(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		p := retry.Policy{Budget: b, Backoff: every(time.Minute)}
-		failed(t, p.Do(ctx, plays(errUpstream).op))
-		failed(t, p.Do(ctx, plays(retry.Permanent(errUpstream)).op))
-		failed(t, p.Do(ctx, plays(retry.After(errUpstream, time.Hour)).op))
-		failed(t, retry.Policy{Budget: b, MaxAttempts: 1}.Do(ctx, plays(errUpstream).op))
+		fails(t, p.Do(ctx, plays(errUpstream).op))
+		fails(t, p.Do(ctx, plays(retry.Permanent(errUpstream)).op))
+		fails(t, p.Do(ctx, plays(retry.After(errUpstream, time.Hour)).op))
+		fails(t, retry.Policy{Budget: b, MaxAttempts: 1}.Do(ctx, plays(errUpstream).op))
 		require.Equal(t, int64(30), b.Level())
 	})
 }

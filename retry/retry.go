@@ -70,7 +70,7 @@ func (p Policy) Do(ctx context.Context, op func(context.Context) error) error {
 	}
 	t := p.Start(ctx)
 	for {
-		err := op(t.Context())
+		err := op(t.Context()) //nolint:contextcheck // Start made it of ctx
 		if err == nil || !t.Again(judge(err)) {
 			return t.Wrap(err)
 		}

@@ -48,6 +48,12 @@ func failed(t *testing.T, err error) *retry.Error {
 	return e
 }
 
+// fails asserts that err is a *retry.Error, where nothing more is asked of it.
+func fails(t *testing.T, err error) {
+	t.Helper()
+	_ = failed(t, err)
+}
+
 // steady waits d each time.
 type steady time.Duration
 
@@ -139,7 +145,7 @@ func TestHintIsAFloor(t *testing.T) {
 		const wish = 700 * time.Millisecond
 		p := retry.Policy{MaxAttempts: 10_001}
 		s := plays(retry.After(errUpstream, wish))
-		failed(t, p.Do(t.Context(), s.op))
+		fails(t, p.Do(t.Context(), s.op))
 		longest := time.Duration(0)
 		for i := 1; i < len(s.at); i++ {
 			wait := s.at[i] - s.at[i-1]
@@ -213,7 +219,7 @@ func TestFullJitter(t *testing.T) {
 		waits := make([][]time.Duration, 6)
 		for range draws {
 			s := plays(errUpstream)
-			failed(t, retry.Policy{MaxAttempts: 7, BaseDelay: 100 * time.Millisecond, MaxDelay: time.Second}.Do(t.Context(), s.op))
+			fails(t, retry.Policy{MaxAttempts: 7, BaseDelay: 100 * time.Millisecond, MaxDelay: time.Second}.Do(t.Context(), s.op))
 			for i := range waits {
 				waits[i] = append(waits[i], s.at[i+1]-s.at[i])
 			}
@@ -324,7 +330,7 @@ func TestAttemptTimeoutIsNotTheCallers(t *testing.T) {
 func TestNoClockBesidesAttemptsAndDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls := 0
-		failed(t, retry.Policy{}.Do(t.Context(), func(context.Context) error {
+		fails(t, retry.Policy{}.Do(t.Context(), func(context.Context) error {
 			calls++
 			time.Sleep(time.Hour)
 			return errUpstream
@@ -354,7 +360,7 @@ func TestBackoffIsMadePerCallAndLate(t *testing.T) {
 		require.Zero(t, made, "made before the first failure")
 		var wg sync.WaitGroup
 		for range 100 {
-			wg.Go(func() { failed(t, p.Do(t.Context(), plays(errUpstream).op)) })
+			wg.Go(func() { fails(t, p.Do(t.Context(), plays(errUpstream).op)) })
 		}
 		wg.Wait()
 		require.Equal(t, 100, made)
@@ -446,7 +452,7 @@ func TestAttemptNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		require.Equal(t, 1, retry.Attempt(t.Context()))
 		var outer, inner []int
-		failed(t, retry.Policy{MaxAttempts: 2}.Do(t.Context(), func(ctx context.Context) error {
+		fails(t, retry.Policy{MaxAttempts: 2}.Do(t.Context(), func(ctx context.Context) error {
 			outer = append(outer, retry.Attempt(ctx))
 			return retry.Policy{MaxAttempts: 3}.Do(ctx, func(ctx context.Context) error {
 				inner = append(inner, retry.Attempt(ctx))
@@ -472,7 +478,7 @@ func TestMarksAreTakenByTheFirstCall(t *testing.T) {
 		require.False(t, below.Last())
 
 		s := plays(errUpstream)
-		failed(t, retry.Policy{}.Do(ctx, func(ctx context.Context) error { return retry.Policy{}.Do(ctx, s.op) }))
+		fails(t, retry.Policy{}.Do(ctx, func(ctx context.Context) error { return retry.Policy{}.Do(ctx, s.op) }))
 		require.Equal(t, 3, s.calls, "the inner call is below the first one")
 	})
 }
