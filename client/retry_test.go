@@ -102,6 +102,7 @@ func TestSentAgain(t *testing.T) {
 				require.Zero(t, w.left(), "bodies left open")
 				for _, s := range w.seen {
 					require.Equal(t, w.seen[0].body, s.body, "every attempt sends the whole body")
+					require.Error(t, s.ctx.Err(), "every attempt has ended")
 				}
 			})
 		})

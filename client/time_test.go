@@ -188,6 +188,7 @@ func TestBodyIdleTimeout(t *testing.T) {
 			_, err = io.ReadAll(res.Body)
 			require.Equal(t, time.Minute, time.Since(start))
 			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.EqualError(t, err, "client: no more of the body within 1m0s")
 			var timeout net.Error
 			require.True(t, errors.As(err, &timeout) && timeout.Timeout(), "%v", err)
 			require.NoError(t, res.Body.Close())
@@ -321,6 +322,7 @@ func TestSwitchedProtocol(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		w := roundTripper(func(r *http.Request) (*http.Response, error) {
+			context.AfterFunc(r.Context(), func() { near.Close() })
 			return &http.Response{StatusCode: 101, Header: http.Header{}, Body: near, Request: r}, nil
 		})
 		res, err := get(t.Context(), t, transport(t, w, client.Config{}))

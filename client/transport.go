@@ -64,9 +64,10 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return t.base.RoundTrip(r) // which says what is wrong, and closes the body
 	}
 	c := &exchange{t: t, r: r}
-	c.begin()
+	now := time.Now()
+	c.begin(now)
 	for {
-		res, err := c.try()
+		res, err := c.try(now)
 		t.observe(c, res, err)
 		if c.verdict.err == nil {
 			return c.hand(res), nil
@@ -80,15 +81,16 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		if end := c.tries.Wait(); end != nil {
 			return c.giveUp(nil, c.tries.Wrap(end))
 		}
+		now = time.Now()
 	}
 }
 
 // begin finds out what holds for the whole call.
-func (c *exchange) begin() {
+func (c *exchange) begin(now time.Time) {
 	t, ctx := c.t, c.r.Context()
 	c.deadline, _ = ctx.Deadline()
 	if t.timeout < NoTimeout {
-		ours := time.Now().Add(t.timeout)
+		ours := now.Add(t.timeout)
 		if c.deadline.IsZero() || ours.Before(c.deadline) {
 			c.deadline = ours
 			c.parent = bounded{ctx, ours}
@@ -108,9 +110,8 @@ func (c *exchange) begin() {
 }
 
 // try makes one attempt: breaker, attempt timeout, wire.
-func (c *exchange) try() (*http.Response, error) {
+func (c *exchange) try(now time.Time) (*http.Response, error) {
 	c.attempt = nil
-	now := time.Now()
 	if err := c.over(now); err != nil {
 		c.verdict = verdict{err: err}
 		return nil, err
