@@ -42,7 +42,7 @@ type pace struct {
 	reconnect      time.Duration // how long a broken connection waits before it is made again
 	budgetWindow   time.Duration // over which retries are compared with first attempts; 10 s
 
-	paymentsDown, ordersDown, natsDown time.Duration // the outages
+	paymentsOverload, paymentsDown, ordersDown, natsDown time.Duration // the outages
 
 	patience time.Duration // of a shopper
 	settle   time.Duration // how long the queues may take to become empty afterwards
@@ -50,17 +50,18 @@ type pace struct {
 
 func showPace() pace {
 	return pace{
-		attemptTimeout: 400 * time.Millisecond,
-		lease:          2 * time.Second,
-		breakerOpen:    300 * time.Millisecond,
-		workerRetry:    100 * time.Millisecond,
-		resumes:        250 * time.Millisecond,
-		reconnect:      100 * time.Millisecond,
-		budgetWindow:   time.Second,
-		paymentsDown:   1500 * time.Millisecond,
-		ordersDown:     400 * time.Millisecond,
-		natsDown:       700 * time.Millisecond,
-		patience:       30 * time.Second,
-		settle:         20 * time.Second,
+		attemptTimeout:   400 * time.Millisecond,
+		lease:            2 * time.Second,
+		breakerOpen:      300 * time.Millisecond,
+		workerRetry:      100 * time.Millisecond,
+		resumes:          250 * time.Millisecond,
+		reconnect:        100 * time.Millisecond,
+		budgetWindow:     time.Second,
+		paymentsOverload: time.Second,
+		paymentsDown:     1200 * time.Millisecond,
+		ordersDown:       400 * time.Millisecond,
+		natsDown:         700 * time.Millisecond,
+		patience:         30 * time.Second,
+		settle:           20 * time.Second,
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"path"
 	"slices"
 	"sync"
 	"time"
@@ -26,7 +28,8 @@ const (
 	paymentResetAfter  kind = "payment-reset-after"  // the connection breaks after the charge: nobody knows of it
 	paymentHangBefore  kind = "payment-hang-before"  // payments does not answer, and has not charged
 	paymentHangAfter   kind = "payment-hang-after"   // payments does not answer, and has charged
-	paymentsDown       kind = "payments-down"        // payments breaks every connection for a while
+	paymentsOverload   kind = "payments-overload"    // payments refuses two calls of five for a while: retries would add to it
+	paymentsDown       kind = "payments-down"        // payments is down for a while: its load balancer answers 502
 	ordersRestart      kind = "orders-restart"       // the gRPC server is killed in the middle of an order, and restarted
 	natsRestart        kind = "nats-restart"         // the NATS server is restarted; with -nats, its connections are cut
 	sameMoment         kind = "same-moment"          // a shopper clicks twice: the same key at the same moment
@@ -45,7 +48,7 @@ var (
 		sameMoment, answerLost, publishLost, confirmLost, panicBefore, panicAfter, ackLost,
 	}
 	// outages begin with one order and meet many.
-	outages  = []kind{paymentsDown, ordersRestart, natsRestart}
+	outages  = []kind{paymentsOverload, paymentsDown, ordersRestart, natsRestart}
 	allKinds = slices.Concat(perOrder, outages)
 )
 
@@ -69,8 +72,10 @@ type faults struct {
 	plan           map[string]kind   // by order
 	alias          map[string]string // an order by another id it goes under
 	injected       map[kind]int
-	paymentsBack   time.Time
-	callsWhileDown int // calls that reached payments while it was down
+	paymentsBack   time.Time // from being down
+	paymentsWell   time.Time // from being overloaded
+	overloaded     int       // calls meanwhile
+	callsWhileDown int       // calls that reached payments while it was down
 	err            error
 }
 
@@ -192,7 +197,11 @@ func (f *faults) payments(next http.Handler) http.Handler {
 		var c charge
 		_ = json.Unmarshal(body, &c)
 		switch {
-		case f.paymentsAreDown(c.Order), f.take(paymentResetBefore, c.Order):
+		case f.paymentsAreDown(c.Order):
+			w.WriteHeader(http.StatusBadGateway)
+		case f.paymentsRefuse(c.Order):
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case f.take(paymentResetBefore, c.Order):
 			reset(w)
 		case f.take(payment503, c.Order):
 			w.Header().Set("Retry-After", "1")
@@ -230,6 +239,21 @@ func (f *faults) paymentsAreDown(order string) bool {
 	return true
 }
 
+func (f *faults) paymentsRefuse(order string) bool {
+	begins := f.take(paymentsOverload, order)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	if begins {
+		f.paymentsWell = now.Add(f.pace.paymentsOverload)
+	}
+	if !now.Before(f.paymentsWell) {
+		return false
+	}
+	f.overloaded++
+	return f.overloaded%5 < 2
+}
+
 // hang answers nothing until the other side has gone.
 func (f *faults) hang(r *http.Request) {
 	select {
@@ -254,14 +278,11 @@ func reset(w http.ResponseWriter) {
 // answers stands between the storefront and the shoppers: an answer that decides an order is lost on its way.
 func (f *faults) answers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPost {
-			next.ServeHTTP(w, r)
-			return
-		}
 		a := &answerTo{}
 		next.ServeHTTP(a, r)
 		decided := a.status == http.StatusCreated || a.status == http.StatusPaymentRequired
-		if decided && f.take(answerLost, orderID(r.Header.Get("User-Id"), r.Header.Get("Idempotency-Key"))) {
+		key := cmp.Or(r.Header.Get("Idempotency-Key"), path.Base(r.URL.Path)) // of a POST or of a GET
+		if decided && f.take(answerLost, orderID(r.Header.Get("User-Id"), key)) {
 			reset(w)
 			return
 		}
@@ -302,16 +323,18 @@ func (a *answerTo) deliver(w http.ResponseWriter) {
 	_, _ = w.Write(a.body.Bytes())
 }
 
+var errPanic = errors.New("a fault of the demonstration")
+
 // worker stands around the innermost handler of a worker: what it does to it happens after the duplicate was looked for
 // and before the work is remembered as done.
 func (f *faults) worker(next messaging.Handler, _ messaging.ConsumerInfo) (messaging.Handler, error) {
 	return func(ctx context.Context, m *messaging.Message) error {
 		if f.take(panicBefore, m.ID) {
-			panic("a fault of the demonstration: before the effect")
+			panic(errPanic)
 		}
 		err := next(ctx, m)
 		if err == nil && f.take(panicAfter, m.ID) {
-			panic("a fault of the demonstration: after the effect")
+			panic(errPanic)
 		}
 		return err
 	}, nil
@@ -329,7 +352,7 @@ type faultyBus struct {
 	f *faults
 }
 
-var errBroken = errors.New("connection broken")
+var errBroken = errors.New("connection broken, by a fault of the demonstration")
 
 // Send implements messaging.Sender.
 func (b faultyBus) Send(ctx context.Context, m []*messaging.Message) error {

@@ -4,15 +4,18 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"strconv"
 	"sync"
 	"syscall"
 
+	"github.com/nats-io/nats.go"
 	"google.golang.org/grpc/status"
 
 	"github.com/tandemgo/tandem/breaker"
+	"github.com/tandemgo/tandem/client"
 	"github.com/tandemgo/tandem/idempotency"
 	"github.com/tandemgo/tandem/messaging"
 	"github.com/tandemgo/tandem/retry"
@@ -21,6 +24,8 @@ import (
 // metrics counts what the library tells through its hooks. A service would put the counters of its own metrics library
 // in the same places.
 type metrics struct {
+	log *slog.Logger
+
 	mu            sync.Mutex
 	retries       map[string]int // by place and cause
 	suppressed    map[string]int // duplicates, by the layer that stopped them
@@ -30,8 +35,8 @@ type metrics struct {
 	events        map[string]bool // confirmed by the broker
 }
 
-func newMetrics() *metrics {
-	return &metrics{retries: map[string]int{}, suppressed: map[string]int{}, events: map[string]bool{}}
+func newMetrics(log *slog.Logger) *metrics {
+	return &metrics{log: log, retries: map[string]int{}, suppressed: map[string]int{}, events: map[string]bool{}}
 }
 
 // retried is for retry.Policy.OnRetry.
@@ -60,6 +65,7 @@ func (m *metrics) handled(_ context.Context, e messaging.HandleAttempt) {
 func (m *metrics) stateChanged(_ context.Context, e breaker.StateChange) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.log.Info("breaker", "name", e.Name, "from", e.From.String(), "to", e.To.String())
 	switch e.To {
 	case breaker.Open:
 		m.breakerOpened++
@@ -108,11 +114,8 @@ func cause(err error) string {
 	if errors.Is(err, breaker.ErrOpen) {
 		return "breaker open"
 	}
-	if s, ok := errors.AsType[interface {
-		error
-		StatusCode() int
-	}](err); ok {
-		return strconv.Itoa(s.StatusCode())
+	if s, ok := errors.AsType[*client.StatusError](err); ok {
+		return strconv.Itoa(s.Status)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return "timeout"
@@ -121,7 +124,13 @@ func cause(err error) string {
 		return "timeout"
 	}
 	switch {
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, errPanic):
+		return "panic"
+	case errors.Is(err, idempotency.ErrInFlight):
+		return "in flight"
+	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrNoResponders):
+		return "broker away"
+	case errors.Is(err, errBroken), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "connection lost"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused"

@@ -38,7 +38,7 @@ func leftRunning(patience time.Duration) string {
 		buf := make([]byte, 1<<20)
 		var left []string
 		for stack := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-			if strings.Contains(stack, "main.TestMain") || strings.Contains(stack, "server/ats.") ||
+			if strings.Contains(stack, ".TestMain(") || strings.Contains(stack, "server/ats.") ||
 				strings.Contains(stack, "os/signal.") || strings.Contains(stack, "testing.") {
 				continue
 			}
@@ -62,11 +62,12 @@ func small() config {
 	p.workerRetry = 50 * time.Millisecond
 	p.resumes = 100 * time.Millisecond
 	p.reconnect = 50 * time.Millisecond
+	p.paymentsOverload = 600 * time.Millisecond
 	p.paymentsDown = 900 * time.Millisecond
-	p.ordersDown = 250 * time.Millisecond
-	p.natsDown = 400 * time.Millisecond
-	p.patience = 12 * time.Second
-	return config{orders: 200, rate: 80, seed: 7, faults: allKinds, pace: p, log: quiet}
+	p.ordersDown = 200 * time.Millisecond
+	p.natsDown = 300 * time.Millisecond
+	p.patience = 8 * time.Second
+	return config{orders: 200, rate: 60, seed: 7, faults: allKinds, pace: p, log: quiet}
 }
 
 func TestEveryOrderOnceThroughEveryFault(t *testing.T) {
@@ -205,7 +206,7 @@ func TestEachProtectionIsForSomething(t *testing.T) {
 		lacking.without = []protection{c.lacks}
 		all = append(all, lacking)
 	}
-	runAll(all, 4)
+	runAll(all, 6)
 
 	t.Log(table(all))
 	require.NoError(t, protected.err)

@@ -53,7 +53,7 @@ type shop struct {
 
 // openShop starts everything but the shoppers. What it started it stops if it cannot start the rest.
 func openShop(ctx context.Context, c config) (s *shop, err error) {
-	s = &shop{config: c, metrics: newMetrics(), prefix: fmt.Sprintf("shop-%08x", rand.Uint32())}
+	s = &shop{config: c, metrics: newMetrics(c.log), prefix: fmt.Sprintf("shop-%08x", rand.Uint32())}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -161,7 +161,7 @@ func (s *shop) provision(ctx context.Context, nc *nats.Conn) error {
 
 // connect returns a connection for one part of the shop.
 func (s *shop) connect(name string) (*nats.Conn, error) {
-	nc, err := connect(s.broker.URL(), name, s.pace.reconnect)
+	nc, err := connect(s.broker.URL(), name, s.pace.reconnect, s.log)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
@@ -282,13 +282,20 @@ func (s *shop) openOrders(ctx context.Context) (err error) {
 		}
 		return s.orders.shutdown()
 	})
-	s.faults.restart.orders = func(down time.Duration) error {
-		s.orders.kill()
-		time.Sleep(down)
-		s.orders, err = s.startOrders(s.orders.address)
-		return err
-	}
+	s.faults.restart.orders = s.restartOrders
 	return nil
+}
+
+// restartOrders kills the process, and starts it again until it stays up, as an orchestrator does.
+func (s *shop) restartOrders(down time.Duration) (err error) {
+	address := s.orders.address
+	s.orders.kill()
+	for deadline := time.Now().Add(down + 10*time.Second); ; {
+		time.Sleep(down)
+		if s.orders, err = s.startOrders(address); err == nil || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // startOrders is what the main function of the orders service would do.
@@ -298,10 +305,12 @@ func (s *shop) startOrders(address string) (p *ordersProcess, err error) {
 		return nil, err
 	}
 	if p.orders, err = s.newOrders(p.nc); err != nil {
+		p.nc.Close()
 		return nil, err
 	}
 	l, err := listen(address)
 	if err != nil {
+		p.nc.Close()
 		return nil, err
 	}
 	p.address = l.Addr().String()
@@ -319,7 +328,9 @@ func (s *shop) newOrders(nc *nats.Conn) (*orders, error) {
 	if err != nil {
 		return nil, err
 	}
-	kv, err := js.KeyValue(context.Background(), s.prefix+"-journal")
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	kv, err := js.KeyValue(ctx, s.prefix+"-journal")
 	if err != nil {
 		return nil, fmt.Errorf("opening the journal: %w", err)
 	}
@@ -507,6 +518,7 @@ func (s *shop) openStorefront(context.Context) error {
 		return err
 	}
 	options, err := grpcclient.DialOptions(grpcclient.Config{
+		Timeout:        20 * time.Second,                      // shoppers would rather wait than come back
 		AttemptTimeout: s.attempt(10 * s.pace.attemptTimeout), // one attempt here is several at payments
 		Retry:          s.retryPolicy("orders"),
 		Breakers:       guards,
