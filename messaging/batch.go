@@ -78,6 +78,12 @@ func (b *batch) takeTopic(pending []int) (group, rest []int) {
 // record enters the outcome of one Send of group and appends to again what another attempt may mend. Once unknown, a
 // message stays so until a later attempt stores it: "not stored" said of the second copy says nothing about the first.
 func (b *batch) record(again, group []int, err error) []int {
+	if err == nil {
+		for _, index := range group {
+			delete(b.failures, index) // of an earlier attempt
+		}
+		return again
+	}
 	pe, ok := errors.AsType[*PublishError](err)
 	if !ok {
 		pe = &PublishError{Failed: make([]Failure, len(group))}

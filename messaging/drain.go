@@ -36,9 +36,9 @@ func (r *run) drain() error {
 	}
 	r.closed = true
 	r.verdicts.Broadcast()
-	for len(r.settle) > 0 || r.settlers > 0 {
-		r.quiet.Wait()
-	}
+	r.mu.Unlock()
+	<-r.told // every verdict
+	r.mu.Lock()
 	r.stopWatches()
 	for _, src := range slices.Clone(r.sources) {
 		r.closeSource(src)

@@ -287,8 +287,9 @@ func (p *Publisher) attempt(ctx context.Context, tries *retry.Tries, b *batch) (
 	for len(rest) > 0 {
 		var group []int
 		group, rest = b.takeTopic(rest)
-		if err := p.sendTopic(ctx, tries.Attempt(), b, group); err != nil {
-			again = b.record(again, group, err)
+		err := p.sendTopic(ctx, tries.Attempt(), b, group)
+		again = b.record(again, group, err)
+		if err != nil {
 			p.merge(&outcome, err)
 		}
 	}

@@ -36,6 +36,7 @@ type run struct {
 	base    context.Context
 	endBase context.CancelCauseFunc
 	others  sync.WaitGroup // settler, keeper, watchers, closings
+	told    chan struct{}  // closed when the settler has told every verdict and ended
 	opened  bool           // of the fetching goroutine: a subscription was opened before
 	resume  []Cursor       // of the fetching goroutine: where a reader has come to, in each log
 
@@ -61,7 +62,6 @@ type run struct {
 	draining             bool // start nothing new
 	stopped              bool // workers end
 	closed               bool // the settler ends
-	settlers             int  // batches under way
 	keeper               keeper
 	stats                Stats
 }
@@ -97,7 +97,7 @@ func (c *Consumer) newRun(ctx context.Context) *run {
 	r := &run{
 		c: c, slots: c.config.Concurrency + c.config.Buffer, base: base, endBase: end,
 		lanes: make(map[string]*lane), history: make(map[string]history), watches: make(map[<-chan struct{}]*watch),
-		keeper: keeper{poke: make(chan struct{}, 1)},
+		keeper: keeper{poke: make(chan struct{}, 1)}, told: make(chan struct{}),
 	}
 	r.work, r.room = sync.NewCond(&r.mu), sync.NewCond(&r.mu)
 	r.verdicts, r.quiet = sync.NewCond(&r.mu), sync.NewCond(&r.mu)

@@ -21,6 +21,7 @@ func (r *run) settleLoop() {
 	var batch []*flight
 	var verdicts []Settlement
 	var c sharedContext
+	defer close(r.told)
 	defer c.end()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -57,11 +58,9 @@ func (r *run) settleLoop() {
 		if len(batch) == 0 {
 			continue
 		}
-		r.settlers++
 		r.mu.Unlock()
 		err := src.sub.Settle(c.get(r.base, now), verdicts)
 		r.mu.Lock()
-		r.settlers--
 		r.settled(batch, verdicts, err)
 		clear(batch)
 	}
