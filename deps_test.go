@@ -58,6 +58,7 @@ var layers = [][]struct {
 	{
 		{"messaging/membus", core},
 		{"messaging/natsbus", slices.Concat(core, nats)},
+		{"messaging/messagingtest", core},
 		{"idempotency", core},
 	},
 	{
