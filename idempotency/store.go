@@ -17,9 +17,9 @@ type Store interface {
 	// Begin claims k, or says why it cannot be claimed, with what is known. A fingerprint other than that of the record
 	// is Mismatch in every state. ErrFull: a bounded store refuses; it never forgets a claim or a result instead.
 	Begin(ctx context.Context, k Key, o BeginOptions) (Claim, error)
-	// Extend starts the lease anew and returns the Ticket to go on with; the one it was given must not be used again.
-	// It succeeds after the lease has passed if nobody took over and Promises.LateComplete holds. ErrLost: somebody else
-	// has the claim, or nobody.
+	// Extend starts the lease anew and returns the Ticket to go on with. The old one still serves, since the answer may be
+	// lost. It succeeds after the lease has passed if nobody took over and Promises.LateComplete holds. ErrLost: somebody
+	// else has the claim, or nobody.
 	Extend(ctx context.Context, t Ticket, lease time.Duration) (Ticket, error)
 	// Complete keeps r for retain. ErrLost: the claim was taken over or is gone, and what is stored stays. ErrFull: r
 	// has no room; a Tombstone may have. A second Complete with the same Ticket is nil and changes nothing, because the

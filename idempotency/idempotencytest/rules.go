@@ -22,6 +22,7 @@ var rules = []rule{
 	{"a duplicate of work under way is in flight, and is told when the lease ends", inFlight},
 	{"a lease holds to its edge and not longer", leaseEdge},
 	{"an extended lease starts anew", extension},
+	{"an extension whose answer was lost leaves the old ticket good", lostExtension},
 	{"an owner that lost its claim can do nothing", zombie},
 	{"an owner that lost its claim can do nothing, also when the next one is done", zombieAfterDone},
 	{"a completion after the lease is as promised, if nobody took over", lateComplete},
@@ -139,6 +140,19 @@ func extension(s *scene) {
 	}
 	s.complete(t, "done")
 	s.replay("done", key("k"))
+}
+
+func lostExtension(s *scene) {
+	for name, end := range map[string]func(idempotency.Ticket){
+		"completed": func(t idempotency.Ticket) { s.complete(t, "done"); s.replay("done", t.Key) },
+		"released":  func(t idempotency.Ticket) { s.release(t); s.own(t.Key) },
+		"extended":  func(t idempotency.Ticket) { s.complete(s.extend(t), "done"); s.replay("done", t.Key) },
+	} {
+		t := s.own(key(name))
+		s.extend(t)
+		s.extend(t)
+		end(t)
+	}
 }
 
 func zombie(s *scene) {
