@@ -71,7 +71,7 @@ func (p Policy) Do(ctx context.Context, op func(context.Context) error) error {
 	t := p.Start(ctx)
 	for {
 		err := op(t.Context()) //nolint:contextcheck // Start made it of ctx
-		if err == nil || !t.Again(judge(err)) {
+		if err == nil || !t.Again(Judge(err)) {
 			return t.Wrap(err)
 		}
 		if err := t.Wait(); err != nil {
@@ -107,8 +107,9 @@ type (
 	}
 )
 
-// judge asks an error of Do what may follow it.
-func judge(err error) Outcome {
+// Judge asks err what may follow an attempt that failed with it, through the methods named in the package comment. Of
+// several errors in a chain that have the same method, the outermost answers. Transports add what they know themselves.
+func Judge(err error) Outcome {
 	o := Outcome{Err: err}
 	if p, ok := errors.AsType[ender](err); ok {
 		o.Stop = p.Permanent()

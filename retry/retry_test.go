@@ -125,6 +125,22 @@ func (f *foreign) Permanent() bool             { return f.permanent }
 func (f *foreign) Refused() bool               { return f.refused }
 func (f *foreign) Hint() (time.Duration, bool) { return f.hint, f.hinted }
 
+func TestJudge(t *testing.T) {
+	inner := &foreign{permanent: true, hinted: true, hint: time.Hour, refused: true}
+	outer := fmt.Errorf("sending: %w", &around{foreign{hinted: true, hint: time.Second}, inner})
+	require.Equal(t, retry.Outcome{Err: outer, Hinted: true, Hint: time.Second}, retry.Judge(outer), "the outermost answers")
+	require.Equal(t, retry.Outcome{Err: inner, Stop: true, Hinted: true, Hint: time.Hour, Refused: true, Free: true}, retry.Judge(inner))
+	require.Equal(t, retry.Outcome{Err: errUpstream}, retry.Judge(errUpstream))
+}
+
+// around answers for itself, whatever is within.
+type around struct {
+	foreign
+	within error
+}
+
+func (a *around) Unwrap() error { return a.within }
+
 func TestRetryableIsAskedLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		no := retry.Policy{Retryable: func(error) bool { return false }}
