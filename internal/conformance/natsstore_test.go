@@ -1,4 +1,4 @@
-package conformance_test
+package conformance
 
 import (
 	"encoding/base64"
@@ -7,8 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats-server/v2/server/ats"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
@@ -18,37 +16,12 @@ import (
 	"github.com/tandemgo/tandem/idempotency/natsstore"
 )
 
-// bubbleServer starts a server without a listener. It can live in a bubble once ats.Register was called outside of it.
-func bubbleServer(tb testing.TB, dir string) (*server.Server, *nats.Conn) {
-	tb.Helper()
-	srv, err := server.NewServer(&server.Options{DontListen: true, JetStream: true, StoreDir: dir, NoLog: true, NoSigs: true})
-	require.NoError(tb, err)
-	srv.Start()
-	require.True(tb, srv.ReadyForConnections(10*time.Second))
-	nc, err := nats.Connect("", nats.InProcessServer(srv))
-	require.NoError(tb, err)
-	tb.Cleanup(func() {
-		nc.Close()
-		srv.Shutdown()
-		srv.WaitForShutdown()
-	})
-	return srv, nc
-}
-
 func natsStore(tb testing.TB, nc *nats.Conn, c natsstore.Config) *natsstore.Store {
 	tb.Helper()
 	s, err := natsstore.New(nc, "idempotency", c)
 	require.NoError(tb, err)
 	require.NoError(tb, s.Provision(tb.Context()))
 	return s
-}
-
-func inNATSBubble(t *testing.T, f func(t *testing.T, dir string)) {
-	t.Helper()
-	ats.Register()
-	defer ats.Unregister()
-	dir := t.TempDir() // one of the bubble would be removed before the server has stopped
-	synctest.Test(t, func(t *testing.T) { f(t, dir) })
 }
 
 func claimNATS(tb testing.TB, s idempotency.Store, id string) (idempotency.Claim, error) {
@@ -58,23 +31,19 @@ func claimNATS(tb testing.TB, s idempotency.Store, id string) (idempotency.Claim
 }
 
 func TestNATSStoreContract(t *testing.T) {
-	ats.Register()
-	defer ats.Unregister()
-	dir := t.TempDir()
 	idempotencytest.Run(t, idempotencytest.Harness{
 		Keys:  2000,
 		Slack: 2 * time.Second, // the server counts whole seconds
 		New: func(tb testing.TB) idempotency.Store {
-			_, nc := bubbleServer(tb, dir+"/"+tb.Name())
-			return natsStore(tb, nc, natsstore.Config{})
+			return natsStore(tb, startNATS(tb, true).conn(), natsstore.Config{})
 		},
 	})
 }
 
 // Each step carries the time to live: one that does not makes the record live for ever.
 func TestNATSStoreLeavesNothingBehind(t *testing.T) {
-	inNATSBubble(t, func(t *testing.T, dir string) {
-		_, nc := bubbleServer(t, dir)
+	synctest.Test(t, func(t *testing.T) {
+		nc := startNATS(t, true).conn()
 		s := natsStore(t, nc, natsstore.Config{})
 		for id, end := range map[string]func(idempotency.Ticket) error{
 			"claimed": func(idempotency.Ticket) error { return nil },
@@ -91,8 +60,7 @@ func TestNATSStoreLeavesNothingBehind(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, end(c.Ticket))
 		}
-		js, err := jetstream.New(nc)
-		require.NoError(t, err)
+		js := newJetStream(t, nc)
 		stored := func() uint64 {
 			stream, err := js.Stream(t.Context(), "KV_idempotency")
 			require.NoError(t, err)
@@ -108,16 +76,15 @@ func TestNATSStoreLeavesNothingBehind(t *testing.T) {
 
 // While the server is away every step is an error, at once; what was kept is there when it comes back.
 func TestNATSStoreIsClosedWithoutItsServer(t *testing.T) {
-	inNATSBubble(t, func(t *testing.T, dir string) {
-		srv, nc := bubbleServer(t, dir)
-		s := natsStore(t, nc, natsstore.Config{})
+	synctest.Test(t, func(t *testing.T) {
+		srv := startNATS(t, true)
+		s := natsStore(t, srv.conn(), natsstore.Config{})
 		done, err := claimNATS(t, s, "done")
 		require.NoError(t, err)
 		require.NoError(t, s.Complete(t.Context(), done.Ticket, idempotency.Result{Body: []byte("made")}, time.Hour))
 		pending, err := claimNATS(t, s, "pending")
 		require.NoError(t, err)
-		srv.Shutdown()
-		srv.WaitForShutdown()
+		srv.stop()
 		time.Sleep(100 * time.Millisecond)
 
 		began := time.Now()
@@ -130,10 +97,9 @@ func TestNATSStoreIsClosedWithoutItsServer(t *testing.T) {
 		require.Error(t, s.Release(t.Context(), pending.Ticket))
 		require.Error(t, s.Provision(t.Context()))
 		require.Zero(t, time.Since(began))
-		nc.Close()
 
-		_, nc = bubbleServer(t, dir)
-		s = natsStore(t, nc, natsstore.Config{})
+		srv.start()
+		s = natsStore(t, srv.conn(), natsstore.Config{})
 		again, err := claimNATS(t, s, "done")
 		require.NoError(t, err)
 		require.Equal(t, "made", string(again.Result.Body))
@@ -145,11 +111,9 @@ func TestNATSStoreIsClosedWithoutItsServer(t *testing.T) {
 }
 
 func TestNATSStoreProvision(t *testing.T) {
-	inNATSBubble(t, func(t *testing.T, dir string) {
-		_, nc := bubbleServer(t, dir)
-		js, err := jetstream.New(nc)
-		require.NoError(t, err)
-		_, err = js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{
+	synctest.Test(t, func(t *testing.T) {
+		nc := startNATS(t, true).conn()
+		_, err := newJetStream(t, nc).CreateKeyValue(t.Context(), jetstream.KeyValueConfig{
 			Bucket: "foreign", History: 5, TTL: time.Hour, Storage: jetstream.MemoryStorage,
 		})
 		require.NoError(t, err)
@@ -172,8 +136,8 @@ func TestNATSStoreProvision(t *testing.T) {
 }
 
 func TestNATSStoreThatIsFullRefuses(t *testing.T) {
-	inNATSBubble(t, func(t *testing.T, dir string) {
-		_, nc := bubbleServer(t, dir)
+	synctest.Test(t, func(t *testing.T) {
+		nc := startNATS(t, true).conn()
 		s := natsStore(t, nc, natsstore.Config{MaxBytes: 20_000})
 		var err error
 		n := 0
@@ -194,8 +158,8 @@ func TestNATSStoreThatIsFullRefuses(t *testing.T) {
 
 // What is stored outlives a release: these are records as the first one wrote them, and one of a release to come.
 func TestNATSStoreReadsTheFirstRelease(t *testing.T) {
-	inNATSBubble(t, func(t *testing.T, dir string) {
-		_, nc := bubbleServer(t, dir)
+	synctest.Test(t, func(t *testing.T) {
+		nc := startNATS(t, true).conn()
 		s := natsStore(t, nc, natsstore.Config{})
 		store := func(id, record string) {
 			sum := idempotency.Key{Scope: "orders", ID: id}.Sum()
