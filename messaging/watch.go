@@ -53,8 +53,7 @@ func (r *run) unwatch(f *flight) {
 
 // giveBack releases what has not started of the deliveries that share a Recall channel.
 func (r *run) giveBack(c <-chan struct{}) {
-	for i := len(r.flights) - 1; i >= 0; i-- {
-		f := r.flights[i]
+	for _, f := range r.flights {
 		if f.recall != c || f.lost {
 			continue
 		}
