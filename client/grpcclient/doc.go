@@ -31,5 +31,6 @@
 //   - A breaker's success of a stream is its first message. What becomes of the stream later is not judged.
 //   - AttemptTimeout bounds a stream that only the server sends on, up to its first message. One that the client sends
 //     on too is bounded until it is opened: when its server answers is for the client to say.
+//   - Interceptors, credentials and stats handlers below see attempts, not calls, and so does grpc.OnFinish.
 //   - The deadline that a server sees (grpc-timeout) is that of the attempt, not that of the call.
 package grpcclient

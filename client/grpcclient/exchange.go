@@ -30,6 +30,7 @@ type exchange struct {
 	idempotent bool
 	deadline   time.Time // of the call; zero: none
 	own        bool      // it is ours: nothing but our timer ends the call
+	start      time.Time // of the current attempt
 }
 
 // bounded is a context that knows the deadline of the call, and leaves it to the timers of the attempts to end them:
@@ -44,10 +45,10 @@ func (b *bounded) Deadline() (time.Time, bool) { return b.deadline, true }
 
 // begin fills c. In b it keeps the context that outlives the stack.
 func (c *exchange) begin(ctx context.Context, b *bounded, method string, cc *grpc.ClientConn, timeout time.Duration) {
-	c.ctx, c.cc, c.method = ctx, cc, method
+	c.ctx, c.cc, c.method, c.start = ctx, cc, method, time.Now()
 	c.deadline, _ = ctx.Deadline()
 	if timeout < NoTimeout { // for a stream, never
-		ours := time.Now().Add(timeout)
+		ours := c.start.Add(timeout)
 		if c.deadline.IsZero() || ours.Before(c.deadline) {
 			c.deadline, c.own = ours, true
 			b.Context, b.deadline = ctx, ours
@@ -69,12 +70,12 @@ func (c *exchange) begin(ctx context.Context, b *bounded, method string, cc *grp
 }
 
 // limit is how long the next attempt may take, and whether a timer must see to that.
-func (c *exchange) limit(now time.Time) (limit time.Duration, timer bool) {
+func (c *exchange) limit() (limit time.Duration, timer bool) {
 	limit = c.AttemptTimeout
 	if c.deadline.IsZero() {
 		return limit, limit < NoTimeout
 	}
-	left := c.deadline.Sub(now)
+	left := c.deadline.Sub(c.start)
 	if c.idempotent && !c.tries.Last() {
 		// So that another attempt still fits, and so that a tier below can retry inside this one.
 		half := max(left/2, min(left, time.Millisecond))
@@ -131,6 +132,13 @@ func (c *exchange) again(v verdict) bool {
 	return again
 }
 
+// wait waits for the next attempt and begins it. An error is the end of the context.
+func (c *exchange) wait() error {
+	err := c.tries.Wait()
+	c.start = time.Now()
+	return err
+}
+
 // fail is the error of the whole call, after v. waited is the end of the context where that ended a wait.
 func (c *exchange) fail(v verdict, waited error) error {
 	e := &callError{status: statusOf(v.Err), timeout: v.timedOut}
@@ -162,17 +170,17 @@ func (c *exchange) refused(err error) verdict {
 		v.Hint, v.Hinted = open.RetryAfter, true
 	}
 	v.Err, v.Refused, v.Free = err, true, true
-	c.tell(err, time.Now())
+	c.tell(err)
 	return v
 }
 
 // tell calls the hook.
-func (c *exchange) tell(err error, start time.Time) {
+func (c *exchange) tell(err error) {
 	if c.OnAttempt == nil {
 		return
 	}
 	defer func() { _ = recover() }() // a hook watches the call; it does not decide it
-	c.OnAttempt(c.ctx, Attempt{Number: c.tries.Attempt(), Method: c.method, Err: err, Duration: time.Since(start)})
+	c.OnAttempt(c.ctx, Attempt{Number: c.tries.Attempt(), Method: c.method, Err: err, Duration: time.Since(c.start)})
 }
 
 // wire is what grpc is given of ours with each attempt, and what it leaves there.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -107,11 +108,13 @@ func Stream(c Config) (grpc.StreamClientInterceptor, error) {
 // policy is a Config with its defaults filled in.
 type policy struct {
 	Config
-	targets *keyed.Map[string, *target] // by target
+	targets *keyed.Map[string, *target]
+	recent  atomic.Pointer[target] // the one used last: most configs serve one connection
 }
 
 // target is what the calls to one target share.
 type target struct {
+	name     string
 	budget   *retry.Budget
 	breakers *breaker.Group
 }
@@ -148,8 +151,8 @@ func newPolicy(c Config) (*policy, error) {
 }
 
 // newTarget makes what is shared; neither config has a fault.
-func (p *policy) newTarget(string) *target {
-	t := &target{breakers: p.Breakers}
+func (p *policy) newTarget(name string) *target {
+	t := &target{name: name, breakers: p.Breakers}
 	t.budget, _ = retry.NewBudget(retry.BudgetConfig{})
 	if t.breakers == nil {
 		// A probe that is allowed to run its whole attempt timeout must not be taken for lost.
@@ -164,8 +167,14 @@ func (p *policy) newTarget(string) *target {
 
 // target returns what the calls over cc share with others to the same target.
 func (p *policy) target(cc *grpc.ClientConn) *target {
-	if cc == nil {
-		return p.targets.Get("")
+	name := ""
+	if cc != nil {
+		name = cc.Target()
 	}
-	return p.targets.Get(cc.Target())
+	if t := p.recent.Load(); t != nil && t.name == name {
+		return t
+	}
+	t := p.targets.Get(name)
+	p.recent.Store(t)
+	return t
 }

@@ -59,11 +59,9 @@ func (i *inbound) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h
 	}
 	md, _ := metadata.FromIncomingContext(ctx)
 	if limit := i.timeout(ctx, md); limit > 0 {
-		if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > limit {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, limit)
-			defer cancel()
-		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
 	}
 	ctx, in := call.WithInbound(ctx, i.attempt(ctx, md))
 	res, err := handle(ctx, req)

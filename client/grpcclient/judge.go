@@ -56,12 +56,21 @@ func (c *exchange) judge(f failure) verdict {
 	}
 	hint, hinted, stop := wish(f.trailer, st)
 	v.Hint, v.Hinted = hint, hinted
-	v.Stop = stop || !c.worth(st.Code(), hinted, f.timedOut) || !c.idempotent && !f.unbegun
+	v.Stop = stop || !c.worth(st.Code(), hinted, f.timedOut) || !c.idempotent && !f.unbegun || permanent(f.err)
 	v.breaker = outcomeOf(st.Code())
 	if f.timedOut {
 		v.breaker = c.blame(context.DeadlineExceeded, f.took)
 	}
 	return v
+}
+
+// permanent reports whether an interceptor below marked err with retry.Permanent.
+func permanent(err error) bool {
+	p, ok := errors.AsType[interface {
+		error
+		Permanent() bool
+	}](err)
+	return ok && p.Permanent()
 }
 
 // worth says which codes another attempt can mend. It does not say that one is safe.

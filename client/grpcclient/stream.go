@@ -49,7 +49,7 @@ type stream struct {
 	mu        sync.Mutex
 	current   *streamAttempt
 	between   chan struct{} // closed when there is a current attempt again; nil: there is one
-	committed bool          // something of the current attempt reached the application
+	committed bool          // the application has asked for something of the current attempt other than messages
 	request   any           // of a stream that only the server sends on; nil: not sent yet
 	closed    bool          // for sending
 }
@@ -64,7 +64,7 @@ func (s *stream) RecvMsg(m any) error {
 			s.settled = true
 			return a.pass(err, s.desc)
 		}
-		if s.final = s.recover(a, err); s.final != nil {
+		if s.final = s.replace(a, err); s.final != nil {
 			s.settled = true
 			return s.final
 		}
@@ -99,22 +99,19 @@ func (s *stream) arrived(a *streamAttempt, err error) bool {
 	default:
 		return false
 	}
-	s.mu.Lock()
-	s.committed = true
-	s.mu.Unlock()
 	a.permit.Done(breaker.Success)
-	s.tell(nil, a.start)
+	s.tell(nil)
 	return true
 }
 
-// recover puts another attempt in the place of a, which failed with err, or returns the error of the stream. A stream
+// replace puts another attempt in the place of a, which failed with err, or returns the error of the stream. A stream
 // that may not be repeated is not failed for that: the error is the one that there is.
-func (s *stream) recover(a *streamAttempt, err error) error {
+func (s *stream) replace(a *streamAttempt, err error) error {
 	if err == nil {
 		err = errLate
 	}
 	v := s.judge(failure{
-		err: err, trailer: a.Trailer(), timedOut: a.late() && timedOut(err), took: time.Since(a.start),
+		err: err, trailer: a.Trailer(), timedOut: a.late() && timedOut(err), took: time.Since(s.start),
 	})
 	s.mu.Lock()
 	if s.committed || s.desc.ClientStreams {
@@ -124,7 +121,7 @@ func (s *stream) recover(a *streamAttempt, err error) error {
 	}
 	s.mu.Unlock()
 	a.end(v.breaker)
-	s.tell(v.Err, a.start)
+	s.tell(v.Err)
 	if err = s.next(v); err == nil {
 		err = s.open()
 	}
@@ -155,7 +152,7 @@ func (s *stream) next(v verdict) error {
 	if !s.again(v) {
 		return s.fail(v, nil)
 	}
-	if err := s.tries.Wait(); err != nil {
+	if err := s.wait(); err != nil {
 		return s.fail(v, err)
 	}
 	forget(s.opts)
@@ -168,7 +165,7 @@ func (s *stream) attempt() (v verdict, ok bool) {
 	if err != nil {
 		return s.refused(err), false
 	}
-	a := &streamAttempt{start: time.Now(), permit: permit}
+	a := &streamAttempt{permit: permit}
 	v.breaker = breaker.Ignored // what a panic leaves
 	defer func() {
 		if !ok {
@@ -188,15 +185,15 @@ func (s *stream) attempt() (v verdict, ok bool) {
 	}
 	v = s.judge(failure{
 		err: err, trailer: w.sent(), unbegun: a.ClientStream == nil && w.unbegun(),
-		timedOut: a.late() && timedOut(err), took: time.Since(a.start),
+		timedOut: a.late() && timedOut(err), took: time.Since(s.start),
 	})
-	s.tell(v.Err, a.start)
+	s.tell(v.Err)
 	return v, false
 }
 
 // watch sets the timer of an attempt.
 func (s *stream) watch(a *streamAttempt) {
-	limit, timer := s.limit(a.start)
+	limit, timer := s.limit()
 	if !timer {
 		a.timer = time.AfterFunc(s.patience(), a.release)
 		return
@@ -326,7 +323,6 @@ func (s *stream) Context() context.Context { return s.take(true).ClientStream.Co
 // streamAttempt is one grpc.ClientStream with what ends with it.
 type streamAttempt struct {
 	grpc.ClientStream
-	start   time.Time
 	cancel  context.CancelFunc
 	permit  *breaker.Permit
 	timer   *time.Timer
@@ -352,7 +348,8 @@ func (a *streamAttempt) establish() bool {
 // expire ends an attempt that is not established in time. Nobody may be receiving, so it tells the breaker as well.
 func (a *streamAttempt) expire(o breaker.Outcome) {
 	if a.state.CompareAndSwap(running, expired) {
-		a.end(o)
+		a.permit.Done(o)
+		a.cancel()
 	}
 }
 
@@ -361,7 +358,7 @@ func (a *streamAttempt) late() bool { return a.state.Load() == expired }
 // release gives back the permit of an attempt of which nothing is known yet and that no timeout bounds.
 func (a *streamAttempt) release() { a.permit.Done(breaker.Ignored) }
 
-// end releases everything. Of several outcomes the permit counts the first.
+// end releases everything; the timer's own function must not call it. Of several outcomes the permit counts the first.
 func (a *streamAttempt) end(o breaker.Outcome) {
 	a.permit.Done(o)
 	if a.timer != nil {

@@ -405,3 +405,58 @@ func TestMessageThatCannotBeSent(t *testing.T) {
 		assert.LessOrEqual(t, len(w.saw()), 1, "another attempt would not help")
 	})
 }
+
+// A fake is what a streamer of the test's own returns: it has one message, after a while, whatever its context says.
+type fake struct {
+	grpc.ClientStream
+	ctx      context.Context
+	after    time.Duration
+	received int
+}
+
+func (f *fake) RecvMsg(any) error {
+	if f.received++; f.received > 1 {
+		return io.EOF
+	}
+	time.Sleep(f.after)
+	return nil
+}
+
+func (f *fake) Trailer() metadata.MD { return nil }
+
+// fakes opens a stream over a fake for each wait; it returns the fakes that were opened.
+func fakes(t *testing.T, waits ...time.Duration) (s grpc.ClientStream, opened *[]*fake) {
+	t.Helper()
+	i, err := grpcclient.Stream(grpcclient.Config{Idempotent: always})
+	require.NoError(t, err)
+	opened = new([]*fake)
+	s, err = i(t.Context(), &grpc.StreamDesc{ServerStreams: true}, nil, outputMethod,
+		func(ctx context.Context, _ *grpc.StreamDesc, _ *grpc.ClientConn, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+			f := &fake{ctx: ctx, after: waits[len(*opened)]}
+			*opened = append(*opened, f)
+			return f, nil
+		})
+	require.NoError(t, err)
+	return s, opened
+}
+
+// A message that comes at the moment of the timeout belongs to a stream that is being cancelled.
+func TestMessageThatComesTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, opened := fakes(t, 4*time.Second, 0)
+		require.NoError(t, s.RecvMsg(nil))
+		assert.Len(t, *opened, 2)
+	})
+}
+
+func TestContextOfAnAttemptEndsWithItsStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, opened := fakes(t, 0)
+		require.NoError(t, s.RecvMsg(nil))
+		ctx := (*opened)[0].ctx
+		time.Sleep(time.Hour)
+		require.NoError(t, ctx.Err())
+		require.ErrorIs(t, s.RecvMsg(nil), io.EOF)
+		assert.ErrorIs(t, ctx.Err(), context.Canceled)
+	})
+}

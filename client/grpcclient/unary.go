@@ -31,7 +31,7 @@ func (p *policy) unary(
 		if !c.again(v) {
 			return c.fail(v, nil)
 		}
-		if err := c.tries.Wait(); err != nil {
+		if err := c.wait(); err != nil {
 			return c.fail(v, err)
 		}
 		reset(reply)
@@ -49,12 +49,11 @@ func (c *exchange) attempt(w *wire, req, reply any, invoke grpc.UnaryInvoker, op
 	v.breaker = breaker.Ignored // what a panic leaves: it says nothing about the server
 	defer func() { permit.Done(v.breaker) }()
 
-	start := time.Now()
 	ctx := c.tries.Context()
-	limit, timer := c.limit(start)
+	limit, timer := c.limit()
 	var deadline time.Time
 	if timer {
-		deadline = start.Add(limit)
+		deadline = c.start.Add(limit)
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, deadline)
 		defer cancel()
@@ -62,16 +61,16 @@ func (c *exchange) attempt(w *wire, req, reply any, invoke grpc.UnaryInvoker, op
 	err = invoke(c.outgoing(ctx), c.method, req, reply, c.cc, w.options(opts, c.cc)...)
 	if err == nil {
 		v.breaker = breaker.Success
-		c.tell(nil, start)
+		c.tell(nil)
 		return v, true
 	}
 	now := time.Now()
 	v = c.judge(failure{
-		err: err, trailer: w.sent(), unbegun: w.unbegun(), took: now.Sub(start),
+		err: err, trailer: w.sent(), unbegun: w.unbegun(), took: now.Sub(c.start),
 		// By the clock, too: the server's timer, set by ours, may be the first to fire.
 		timedOut: timer && timedOut(err) && (errors.Is(ctx.Err(), context.DeadlineExceeded) || !now.Before(deadline)),
 	})
-	c.tell(v.Err, start)
+	c.tell(v.Err)
 	return v, false
 }
 

@@ -67,6 +67,42 @@ func TestErrorIsAStatusAndTellsTheCause(t *testing.T) {
 	})
 }
 
+func TestErrorOfOneAttemptReadsAsGrpcs(t *testing.T) {
+	inWorld(t, grpcclient.Config{}, setup{}, func(t *testing.T, w *world) {
+		w.unary = failing(codes.NotFound)
+		err := w.call(t.Context())
+		assert.EqualError(t, err, "rpc error: code = NotFound desc = scripted")
+		why, ok := errors.AsType[*retry.Error](err)
+		require.True(t, ok)
+		assert.Equal(t, retry.Stopped, why.Reason)
+	})
+}
+
+// The retries of a service config would multiply with ours.
+func TestNativeRetriesAreOff(t *testing.T) {
+	native := grpc.WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 4,
+		"initialBackoff": "0.01s", "maxBackoff": "0.01s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`)
+	inWorld(t, grpcclient.Config{}, setup{client: []grpc.DialOption{native}}, func(t *testing.T, w *world) {
+		w.unary = failing(codes.Unavailable)
+		require.Error(t, w.call(t.Context()))
+		assert.Len(t, w.saw(), 1)
+	})
+}
+
+func TestAnInterceptorBelowMaySayThatItIsPermanent(t *testing.T) {
+	calls := 0
+	below := grpc.WithChainUnaryInterceptor(func(
+		context.Context, string, any, any, *grpc.ClientConn, grpc.UnaryInvoker, ...grpc.CallOption,
+	) error {
+		calls++
+		return retry.Permanent(status.Error(codes.Unavailable, "scripted"))
+	})
+	inWorld(t, grpcclient.Config{Idempotent: always}, setup{client: []grpc.DialOption{below}}, func(t *testing.T, w *world) {
+		assert.Equal(t, codes.Unavailable, status.Code(w.call(t.Context())))
+		assert.Equal(t, 1, calls)
+	})
+}
+
 func TestWhatIsRetried(t *testing.T) {
 	const soon = time.Millisecond
 	cases := map[string]struct {
@@ -393,9 +429,10 @@ func TestTheFailureThatOpensTheBreaker(t *testing.T) {
 
 func TestWhatTheBreakerCounts(t *testing.T) {
 	cases := map[string]struct {
-		answer  func(context.Context, int) error
-		timeout time.Duration // of the caller
-		opens   bool
+		answer     func(context.Context, int) error
+		timeout    time.Duration // of the caller
+		idempotent bool
+		opens      bool
 	}{
 		"not found":             {answer: failing(codes.NotFound)},
 		"exhausted":             {answer: failing(codes.ResourceExhausted)},
@@ -407,13 +444,15 @@ func TestWhatTheBreakerCounts(t *testing.T) {
 		"told not to retry":     {answer: failing(codes.Unavailable, "tandem-retry", "no")},
 		"attempt timeout":       {answer: hang, opens: true},
 		"a caller in a hurry":   {answer: hang, timeout: 299 * time.Millisecond},
+		"half of a hurry":       {answer: hang, timeout: 400 * time.Millisecond, idempotent: true},
 		"a patient caller":      {answer: hang, timeout: 300 * time.Millisecond, opens: true},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			group, err := breaker.NewGroup(breaker.GroupConfig{Config: breaker.Config{Consecutive: 3}})
 			require.NoError(t, err)
-			inWorld(t, grpcclient.Config{Breakers: group}, setup{}, func(t *testing.T, w *world) {
+			config := grpcclient.Config{Breakers: group, Idempotent: func(string) bool { return c.idempotent }}
+			inWorld(t, config, setup{}, func(t *testing.T, w *world) {
 				w.unary = c.answer
 				for range 3 {
 					ctx := t.Context()
