@@ -107,7 +107,7 @@ func TestConsumeRejectsWhatNoRetryCanMend(t *testing.T) {
 	s, runs := newStore(t), 0
 	h := guard(t, s, idempotency.ConsumeConfig{}, counts(&runs, nil))
 	require.NoError(t, h(t.Context(), order("1", "a")))
-	require.NoError(t, h(t.Context(), order("empty", "")))
+	require.NoError(t, h(t.Context(), &messaging.Message{ID: "empty", Source: "/orders"}))
 	runs = 0
 
 	err := h(t.Context(), order("1", "b"))

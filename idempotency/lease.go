@@ -13,11 +13,11 @@ import (
 type keeper struct {
 	job   *job
 	lose  context.CancelCauseFunc // ends the work
-	ctx   context.Context         // of the heartbeats; not the caller's, whose end does not end the work's books
-	stop  context.CancelFunc
+	ctx   context.Context         // the caller's, whose end does not end the heartbeats: the work may go on
 	beats sync.WaitGroup
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex         // guards what follows
+	stop   context.CancelFunc // of the heartbeat under way
 	ticket Ticket
 	until  time.Time // the end of the lease, counted from before the call that started it
 	next   *time.Timer
@@ -27,8 +27,7 @@ type keeper struct {
 }
 
 func (j *job) keep(ctx context.Context, t Ticket, began time.Time, lose context.CancelCauseFunc) *keeper {
-	k := &keeper{job: j, lose: lose, ticket: t, until: began.Add(j.options.Lease)}
-	k.ctx, k.stop = context.WithCancel(context.WithoutCancel(ctx))
+	k := &keeper{job: j, lose: lose, ctx: ctx, ticket: t, until: began.Add(j.options.Lease)}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.next = time.AfterFunc(time.Until(k.until)-2*j.options.Lease/3, k.beat)
@@ -50,9 +49,10 @@ func (k *keeper) beat() {
 	if k.watch == nil {
 		k.watch = time.AfterFunc(time.Until(limit), k.expire)
 	}
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(k.ctx), limit)
+	k.stop = cancel
 	k.mu.Unlock()
 
-	ctx, cancel := context.WithDeadline(k.ctx, limit)
 	began := time.Now()
 	t, err := k.job.store.Extend(ctx, t, lease)
 	cancel()
@@ -102,8 +102,10 @@ func (k *keeper) expire() {
 func (k *keeper) end() Ticket {
 	k.mu.Lock()
 	k.halt()
+	if k.stop != nil {
+		k.stop()
+	}
 	k.mu.Unlock()
-	k.stop()
 	k.beats.Wait()
 	return k.ticket
 }

@@ -158,18 +158,16 @@ func (j *job) release(ctx context.Context, t Ticket) {
 
 // settle keeps the books: beyond the end of ctx, but not for ever.
 func settle(ctx context.Context, step func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
-	defer cancel()
+	ctx = context.WithoutCancel(ctx)
+	end := time.Now().Add(settleTimeout)
 	for pause := 20 * time.Millisecond; ; pause *= 2 {
-		try, done := context.WithTimeout(ctx, settleTry)
+		try, done := context.WithTimeout(ctx, min(settleTry, time.Until(end)))
 		err := step(try)
 		done()
-		if err == nil || lost(err) {
+		if err == nil || lost(err) || time.Until(end) <= pause {
 			return err
 		}
-		if sleep(ctx, pause); ctx.Err() != nil {
-			return err
-		}
+		sleep(ctx, pause)
 	}
 }
 

@@ -249,13 +249,13 @@ func short(s string) string {
 // fingerprint is what makes two requests the same: no header is in it, since most of them change per attempt. Each part
 // stands behind its length. The first byte is the version of this rule.
 func fingerprint(r *http.Request, body []byte) []byte {
-	h := sha256.New()
-	h.Write([]byte{1})
+	head := make([]byte, 1, 256)
+	head[0] = 1
 	for _, part := range []string{r.Method, r.URL.EscapedPath(), r.URL.RawQuery} {
-		h.Write(binary.AppendUvarint(nil, uint64(len(part))))
-		io.WriteString(h, part)
+		head = append(binary.AppendUvarint(head, uint64(len(part))), part...)
 	}
-	h.Write(binary.AppendUvarint(nil, uint64(len(body))))
+	h := sha256.New()
+	h.Write(binary.AppendUvarint(head, uint64(len(body))))
 	h.Write(body)
 	return h.Sum(nil)
 }

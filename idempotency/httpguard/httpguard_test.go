@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"io"
@@ -128,6 +129,7 @@ func TestReplaysTheFirstAnswer(t *testing.T) {
 	first := s.do(post("k", "eggs"))
 	s.want(first, 201, "made of eggs")
 	require.Equal(t, "session=secret", first.Header().Get("Set-Cookie"))
+	require.Equal(t, "kept", first.Header().Get("X-Kept"), "headers end with WriteHeader")
 	require.Empty(t, first.Header().Get("Idempotent-Replayed"))
 	for range 2 {
 		again := s.do(post("k", "eggs"))
@@ -175,6 +177,18 @@ func TestOneKeyIsOneRequest(t *testing.T) {
 	same.Header.Set("Traceparent", "another")
 	s.want(s.do(same), 200, "ok")
 	require.Equal(t, 1, s.runs)
+}
+
+// The fingerprint is stored with the record: a new rule needs a new version byte.
+func TestFingerprintIsFrozen(t *testing.T) {
+	s := newSite(t, says(200, "ok"))
+	s.want(s.do(post("k", "eggs")), 200, "ok")
+	rule := sha256.Sum256([]byte("\x01\x04POST\x07/orders\x00\x04eggs"))
+	stored := sha256.Sum256(rule[:])
+	o := idempotency.BeginOptions{Lease: time.Minute, Fingerprint: append([]byte{1}, stored[:]...)}
+	c, err := s.store.Begin(t.Context(), idempotency.Key{Scope: `"a" POST /orders`, ID: "k"}, o)
+	require.NoError(t, err)
+	require.Equal(t, idempotency.Replay, c.Status)
 }
 
 func TestKeys(t *testing.T) {
@@ -324,11 +338,6 @@ func TestAnAnswerThatCannotBeKeptLeavesATombstone(t *testing.T) {
 			require.NoError(t, http.NewResponseController(w).Flush())
 			_, _ = io.WriteString(w, "x")
 		},
-		"with trailers": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Trailer", "Sum")
-			_, _ = io.WriteString(w, strings.Repeat("x", 101))
-			w.Header().Set("Sum", "1")
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t, handler)
@@ -337,6 +346,29 @@ func TestAnAnswerThatCannotBeKeptLeavesATombstone(t *testing.T) {
 			s.problem(s.do(post("k", "")), 410, "Answer_not_kept")
 			require.Equal(t, 1, s.runs)
 		})
+	}
+}
+
+// Over real connections: trailers are neither lost nor kept.
+func TestTrailers(t *testing.T) {
+	s := newSite(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Trailer", "Sum")
+		_, _ = io.WriteString(w, "x")
+		w.Header().Set("Sum", "1")
+	})
+	server := httptest.NewServer(http.HandlerFunc(s.serve))
+	defer server.Close()
+	for _, want := range []int{200, 410} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, nil)
+		require.NoError(t, err)
+		r.Header.Set("Idempotency-Key", "k")
+		resp, err := server.Client().Do(r)
+		require.NoError(t, err)
+		_, err = io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, want, resp.StatusCode)
+		require.Equal(t, want == 200, resp.Trailer.Get("Sum") == "1")
 	}
 }
 
