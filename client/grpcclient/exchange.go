@@ -164,14 +164,11 @@ func (c *exchange) ended() error {
 
 // refused is the verdict on an attempt that the breaker did not let through.
 func (c *exchange) refused(err error) verdict {
-	v := verdict{breaker: breaker.Ignored}
 	if open, ok := errors.AsType[*breaker.OpenError](err); ok {
 		err = refusal{open}
-		v.Hint, v.Hinted = open.RetryAfter, true
 	}
-	v.Err, v.Refused, v.Free = err, true, true
 	c.tell(err)
-	return v
+	return verdict{Outcome: retry.Judge(err), breaker: breaker.Ignored}
 }
 
 // tell calls the hook.

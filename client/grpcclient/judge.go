@@ -40,9 +40,8 @@ func (c *exchange) judge(f failure) verdict {
 		st = status.New(codes.DeadlineExceeded, "attempt timeout exceeded")
 		f.err = st.Err()
 	}
-	v := verdict{timedOut: f.timedOut}
-	v.Err = f.err
-	v.Refused = f.unbegun
+	v := verdict{Outcome: retry.Judge(f.err), timedOut: f.timedOut} // what interceptors below may have marked
+	v.Refused = v.Refused || f.unbegun
 
 	if ended := c.ctx.Err(); ended != nil {
 		v.Stop, v.breaker = true, c.blame(ended, f.took)
@@ -55,22 +54,13 @@ func (c *exchange) judge(f failure) verdict {
 		return v
 	}
 	hint, hinted, stop := wish(f.trailer, st)
-	v.Hint, v.Hinted = hint, hinted
-	v.Stop = stop || !c.worth(st.Code(), hinted, f.timedOut) || !c.idempotent && !f.unbegun || permanent(f.err)
+	v.Hint, v.Hinted = max(v.Hint, hint), v.Hinted || hinted
+	v.Stop = v.Stop || stop || !c.worth(st.Code(), v.Hinted, f.timedOut) || !c.idempotent && !v.Refused
 	v.breaker = outcomeOf(st.Code())
 	if f.timedOut {
 		v.breaker = c.blame(context.DeadlineExceeded, f.took)
 	}
 	return v
-}
-
-// permanent reports whether an interceptor below marked err with retry.Permanent.
-func permanent(err error) bool {
-	p, ok := errors.AsType[interface {
-		error
-		Permanent() bool
-	}](err)
-	return ok && p.Permanent()
 }
 
 // worth says which codes another attempt can mend. It does not say that one is safe.
