@@ -1,3 +1,5 @@
+// Package policytest plays the same rules over every transport, so that a word of the common vocabulary (Timeout,
+// AttemptTimeout, Retry, Breakers) means the same in each.
 package policytest
 
 import (
@@ -342,6 +344,7 @@ func (r rule) run(t *testing.T, connect transport) {
 	}
 	c.retry.OnGiveUp = func(_ context.Context, e *retry.Error) { s.gaveUp = append(s.gaveUp, e) }
 	s.send = connect(t, c, s.breakers, func(ctx context.Context) reply {
+		assert.Zero(t, call.PeekMarks(ctx), "what the caller said of this call is not said of those below")
 		a := r.upstream(s.ask())
 		if a.hang {
 			<-ctx.Done()
