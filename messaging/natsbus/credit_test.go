@@ -3,9 +3,7 @@ package natsbus
 import (
 	"math/rand/v2"
 	"testing"
-	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 )
 
@@ -115,37 +113,4 @@ func TestPlace(t *testing.T) {
 	require.Zero(t, saw(4, 2, 1))
 	require.True(t, p.hole(ackInfo{seq: 4}))
 	require.False(t, p.hole(ackInfo{seq: 3}))
-}
-
-// The bound is never later than the arrival, and catches up.
-func TestArrivals(t *testing.T) {
-	ch := make(chan *nats.Msg, 100)
-	var a arrivals
-	a.mark(ch)
-	empty := time.Now()
-	put := func(n int) {
-		for range n {
-			ch <- nil
-		}
-	}
-	take := func() time.Time { <-ch; return a.take() }
-	put(3)
-	arrived := time.Now()
-	time.Sleep(2 * time.Millisecond)
-	a.mark(ch)
-	for range 3 {
-		b := take()
-		require.False(t, b.After(arrived))
-		require.False(t, b.Before(empty.Add(-time.Second)))
-	}
-	put(2)
-	arrived = time.Now()
-	time.Sleep(2 * time.Millisecond)
-	marked := time.Now()
-	a.mark(ch)
-	put(1)
-	for range 2 {
-		require.False(t, take().After(arrived))
-	}
-	require.False(t, take().Before(marked), "younger than the mark")
 }

@@ -37,7 +37,7 @@ func (b *Bus) Open(ctx context.Context, s messaging.Spec) (messaging.Subscriptio
 	}
 	sub := &subscription{
 		b: b, spec: s, stream: b.stream(s.Topic), subject: b.subject(s.Topic),
-		ch:         make(chan *nats.Msg, 2*s.Slots+1024),
+		ch:         make(chan arrival, 2*s.Slots+1024),
 		freed:      make(chan struct{}, 1),
 		held:       map[uint64]held{},
 		credit:     credit{limit: s.MaxBytes},

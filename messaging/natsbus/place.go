@@ -1,11 +1,5 @@
 package natsbus
 
-import (
-	"time"
-
-	"github.com/nats-io/nats.go"
-)
-
 // A place is how far a subscription has read: the last first delivery it has seen.
 type place struct {
 	stream uint64 // sequence in the stream
@@ -30,43 +24,4 @@ func (p *place) saw(i ackInfo) (gap int64) {
 	// Backwards, too: a server that lost its newest state delivers again as if for the first time.
 	p.stream, p.seq = i.stream, i.seq
 	return max(gap, 0)
-}
-
-// arrivals bounds from below when a message of the channel arrived, without a time stamp on each: at a mark, all that
-// will be taken after what the channel held then is younger than the mark.
-type arrivals struct {
-	base   time.Time // every message to be taken is younger
-	marked time.Time
-	before int // messages to be taken that are older than marked
-}
-
-// mark notes what ch holds now.
-func (a *arrivals) mark(ch <-chan *nats.Msg) {
-	if a.before > 0 {
-		return
-	}
-	now := time.Now() // first: what arrives before len counts as older
-	a.base, a.marked, a.before = a.marked, now, len(ch)
-	if a.base.IsZero() || a.before == 0 {
-		a.base = now
-	}
-}
-
-// woken notes that ch was empty until this moment; unless the whole process stood still since the mark, and the message
-// may have waited in the socket.
-func (a *arrivals) woken() {
-	if now := time.Now(); now.Sub(a.marked) <= 2*watch {
-		a.base, a.marked = now, now
-	}
-	a.before = 0
-}
-
-// take returns the bound for the next message.
-func (a *arrivals) take() time.Time {
-	if a.before > 0 {
-		a.before--
-		return a.base
-	}
-	a.base = a.marked
-	return a.base
 }

@@ -21,7 +21,7 @@ var (
 )
 
 // errSettled is the answer to a second verdict, or to one on a delivery that never was.
-var errSettled = errors.New("natsbus: no such delivery: settled already?")
+var errSettled = fmt.Errorf("natsbus: settled already: %w", messaging.ErrLeaseLost)
 
 // Settle implements messaging.Subscription. It waits for a lost connection as long as ctx allows. Nothing is sent for a
 // delivery whose lease has ended: the server would take it for the verdict on the newer delivery of the same message.

@@ -41,7 +41,7 @@ type subscription struct {
 	consumer string
 	ackWait  time.Duration // zero for a reader
 
-	ch chan *nats.Msg
+	ch chan arrival // what has arrived and was not received; never full, as no more is asked for
 
 	// Of Receive and Close alone.
 	sub        *nats.Subscription
@@ -53,7 +53,6 @@ type subscription struct {
 	down       bool      // told the consumer that nothing comes
 	heard      time.Time // when the server was last heard, or asked
 	pause      time.Time // no request before
-	arrivals   arrivals
 	place      place
 
 	freed chan struct{} // capacity 1: bytes were settled
@@ -64,6 +63,12 @@ type subscription struct {
 	ref    uint64
 	sweep  int // size of held at which expired ones are looked for
 	closed bool
+}
+
+// An arrival is one message off the wire, and when it came: its lease runs since then.
+type arrival struct {
+	*nats.Msg
+	at time.Time
 }
 
 // held is one delivery that the consumer has.
@@ -106,7 +111,6 @@ func (s *subscription) await(ctx context.Context, into []messaging.Delivery) (in
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
 		}
-		s.arrivals.mark(s.ch)
 		n, err := s.drain(ctx, into)
 		if n > 0 {
 			// Before the consumer goes to work: the next messages travel meanwhile. An error comes again.
@@ -124,7 +128,6 @@ func (s *subscription) await(ctx context.Context, into []messaging.Delivery) (in
 		}
 		select {
 		case m := <-s.ch:
-			s.arrivals.woken()
 			n, err := s.receive(ctx, m, into)
 			if err != nil {
 				return 0, err
@@ -161,11 +164,10 @@ func (s *subscription) drain(ctx context.Context, into []messaging.Delivery) (in
 }
 
 // receive takes one message off the wire: a delivery, which it puts into into[0], or a word of the server.
-func (s *subscription) receive(ctx context.Context, m *nats.Msg, into []messaging.Delivery) (int, error) {
-	base := s.arrivals.take()
+func (s *subscription) receive(ctx context.Context, m arrival, into []messaging.Delivery) (int, error) {
 	info, ok := parseAck(m.Reply)
 	if !ok {
-		return 0, s.status(ctx, m)
+		return 0, s.status(ctx, m.Msg)
 	}
 	if info.consumer != s.consumer {
 		return 0, nil // of the consumer that this reader had before
@@ -182,12 +184,12 @@ func (s *subscription) receive(ctx context.Context, m *nats.Msg, into []messagin
 	}
 	var until time.Time
 	if s.ackWait > 0 {
-		until = base.Add(s.ackWait)
+		until = m.at.Add(s.ackWait)
 		if !time.Now().Before(until) {
 			return 0, nil // it waited here longer than its lease: it is somebody else's by now
 		}
 	}
-	into[0] = s.delivery(m, info, until, size)
+	into[0] = s.delivery(m.Msg, info, until, size)
 	return 1, nil
 }
 
@@ -291,13 +293,13 @@ func (s *subscription) look(ctx context.Context) error {
 		return nil
 	}
 	if n := nc.Stats().Reconnects; n != s.reconnects {
-		s.reconnects = n
 		s.lost(ctx, nats.ErrDisconnected)
-		if err := s.renew(ctx); err != nil {
-			return err
+		err := s.renew(ctx)
+		s.reconnects = n
+		if err == nil && !s.place.broken {
+			s.alive(ctx)
 		}
-		s.alive(ctx)
-		return nil
+		return err
 	}
 	if s.place.broken {
 		return s.reread(ctx)
@@ -366,12 +368,10 @@ func (s *subscription) renew(ctx context.Context) error {
 	if s.spec.Group == "" {
 		return s.reread(ctx)
 	}
-	s.forget()
-	old := s.sub
-	s.sub = nil
-	if old != nil {
-		_ = old.Drain() // what is on its way still arrives in ch
-	}
+	ctx, cancel := context.WithTimeout(ctx, withdrawTimeout)
+	defer cancel()
+	// An error means that the server did not answer: what it had sent comes again after the lease.
+	_ = s.end(ctx)
 	return nil
 }
 
@@ -422,7 +422,8 @@ func (s *subscription) ask(free int) error {
 	s.mu.Unlock()
 	if s.sub == nil {
 		inbox := s.b.nc.NewInbox() + "."
-		sub, err := s.b.nc.ChanSubscribe(inbox+"*", s.ch)
+		// Not ChanSubscribe: on such a subscription AutoUnsubscribe is a data race inside of nats.go.
+		sub, err := s.b.nc.Subscribe(inbox+"*", func(m *nats.Msg) { s.ch <- arrival{m, time.Now()} })
 		if err != nil {
 			return connError(err)
 		}
@@ -449,8 +450,7 @@ func (s *subscription) ask(free int) error {
 	req = append(req, `,"idle_heartbeat":`...)
 	req = strconv.AppendInt(req, int64(heartbeat), 10)
 	req = append(req, '}')
-	next := s.b.api + "CONSUMER.MSG.NEXT." + s.stream + "." + s.consumer
-	if err := s.b.nc.PublishRequest(next, s.inbox+strconv.FormatUint(s.requests, 36), req); err != nil {
+	if err := s.b.nc.PublishRequest(s.next(), s.inbox+strconv.FormatUint(s.requests, 36), req); err != nil {
 		return connError(err)
 	}
 	return nil
@@ -461,24 +461,7 @@ func (s *subscription) ask(free int) error {
 func (s *subscription) withdraw() error {
 	ctx, cancel := context.WithTimeout(context.Background(), withdrawTimeout)
 	defer cancel()
-	s.forget()
-	sub := s.sub
-	s.sub = nil
-	if sub == nil && len(s.ch) == 0 {
-		return nil
-	}
-	var err error
-	if sub != nil && s.b.nc.IsConnected() {
-		closed := sub.StatusChanged(nats.SubscriptionClosed)
-		if err = sub.Drain(); err == nil {
-			// The server answers the flush after it has ended the subscription: what it sent before is in ch then.
-			err = s.b.nc.FlushWithContext(ctx)
-			select {
-			case <-closed: // so that nothing of nats.go outlives this call
-			case <-ctx.Done():
-			}
-		}
-	}
+	err := s.end(ctx)
 	if s.handBack() > 0 && err == nil {
 		err = s.b.nc.FlushWithContext(ctx)
 	}
@@ -486,6 +469,63 @@ func (s *subscription) withdraw() error {
 		return fmt.Errorf("natsbus: withdraw: %w", err)
 	}
 	return nil
+}
+
+// end ends the inbox of the open requests, which the server then drops, and forgets them. What is on its way arrives in
+// ch first. nats.go throws away what comes for an inbox from the moment it is ended; its Drain does not, but runs in a
+// goroutine and on pooled timers, which a synctest bubble does not survive. So the server ends the inbox: after as many
+// messages more as may be on their way, and requests that it refuses, each with one message, make that many come.
+func (s *subscription) end(ctx context.Context) error {
+	sub, nc := s.sub, s.b.nc
+	on := s.credit.asked + endSlack
+	s.sub = nil
+	s.forget()
+	if sub == nil {
+		return nil
+	}
+	n, err := sub.Delivered()
+	if err != nil || !nc.IsConnected() || nc.Stats().Reconnects != s.reconnects {
+		return ignoreClosed(sub.Unsubscribe()) // nothing can be on its way, or it was lost with the connection
+	}
+	closed := sub.StatusChanged(nats.SubscriptionClosed)
+	if err := sub.AutoUnsubscribe(int(n) + on); err != nil {
+		return ignoreClosed(err)
+	}
+	for range on {
+		if err := nc.PublishRequest(s.next(), s.inbox+"0", []byte("{")); err != nil {
+			return ignoreClosed(sub.Unsubscribe())
+		}
+	}
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-closed:
+			return nil
+		case <-tick.C:
+			if nc.IsConnected() && nc.Stats().Reconnects == s.reconnects {
+				continue
+			}
+			return ignoreClosed(sub.Unsubscribe())
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), ignoreClosed(sub.Unsubscribe()))
+		}
+	}
+}
+
+// endSlack is for words of the server that may be on their way beside messages.
+const endSlack = 16
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrBadSubscription) {
+		return nil
+	}
+	return err
+}
+
+// next is the subject of pull requests.
+func (s *subscription) next() string {
+	return s.b.api + "CONSUMER.MSG.NEXT." + s.stream + "." + s.consumer
 }
 
 // handBack returns what nobody has seen to the group.
