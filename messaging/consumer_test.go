@@ -118,7 +118,7 @@ func TestAnUnreachableDeadLetterTopicLosesNothing(t *testing.T) {
 			return b.Send(context.Background(), m)
 		}}
 		r := run(t, b, messaging.ConsumerConfig{
-			Group: "g", Retry: every(time.Second, 2), Dead: publisher(t, s, messaging.PublisherConfig{}),
+			Group: "g", Retry: every(time.Second, 2), Dead: publisher(t, s, messaging.PublisherConfig{Retry: retry.Never()}),
 		}, no)
 		publish(t, b, message("orders", "", "a"))
 		pass(time.Hour)

@@ -35,24 +35,12 @@ func Reject(err error) error { return retry.Permanent(err) }
 func RetryAfter(err error, d time.Duration) error { return retry.After(err, d) }
 
 // isPermanent reports whether err carries the mark of retry.Permanent.
-func isPermanent(err error) bool {
-	p, ok := errors.AsType[interface {
-		error
-		Permanent() bool
-	}](err)
-	return ok && p.Permanent()
-}
+func isPermanent(err error) bool { return retry.Judge(err).Stop }
 
 // hintOf returns the wish that err carries: of RetryAfter, retry.After, an open breaker.
 func hintOf(err error) (time.Duration, bool) {
-	h, ok := errors.AsType[interface {
-		error
-		Hint() (time.Duration, bool)
-	}](err)
-	if !ok {
-		return 0, false
-	}
-	return h.Hint()
+	o := retry.Judge(err)
+	return o.Hint, o.Hinted
 }
 
 // PublishError says which messages of a Publish, or of a Send, are not stored.

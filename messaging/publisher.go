@@ -155,12 +155,13 @@ func (p *Publisher) Publish(ctx context.Context, m ...*Message) error {
 	if p.features.Confirm == ConfirmTx {
 		return p.publishTx(ctx, &b)
 	}
-	if p.config.Timeout != NoTimeout {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, p.config.Timeout)
-		defer cancel()
+	if ctx.Err() != nil {
+		for _, index := range b.pending {
+			b.fail(index, false, &retry.Error{Reason: retry.Cancelled, Cause: context.Cause(ctx)})
+		}
+		return b.err()
 	}
-	tries := p.config.Retry.Start(ctx)
+	tries := p.config.Retry.Start(withDeadline(ctx, p.config.Timeout))
 	for {
 		outcome, failed := p.attempt(tries.Context(), &tries, &b)
 		if !failed {
@@ -175,6 +176,26 @@ func (p *Publisher) Publish(ctx context.Context, m ...*Message) error {
 			return b.err()
 		}
 	}
+}
+
+// A deadlineContext has a deadline and does not end by itself: each attempt ends by it, and no wait is begun that would
+// outlive it. So the overall timeout costs no timer.
+type deadlineContext struct {
+	context.Context
+	deadline time.Time
+}
+
+func (c *deadlineContext) Deadline() (time.Time, bool) { return c.deadline, true }
+
+func withDeadline(ctx context.Context, d time.Duration) context.Context {
+	if d == NoTimeout {
+		return ctx
+	}
+	deadline := time.Now().Add(d)
+	if earlier, ok := ctx.Deadline(); ok && earlier.Before(deadline) {
+		return ctx
+	}
+	return &deadlineContext{ctx, deadline}
 }
 
 // publishTx sends within the caller's transaction, once: after a failure the transaction takes nothing more, and a timeout
@@ -276,11 +297,8 @@ func (p *Publisher) check(m *Message, now time.Time) error {
 // attempt sends everything pending once, topic by topic. It reports what to ask the retry policy, and whether there is
 // anything to ask about.
 func (p *Publisher) attempt(ctx context.Context, tries *retry.Tries, b *batch) (retry.Outcome, bool) {
-	if d := p.attemptTimeout(ctx, tries); d != NoTimeout {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, d)
-		defer cancel()
-	}
+	ctx, cancel := p.attemptContext(ctx, tries)
+	defer cancel()
 	var outcome retry.Outcome
 	outcome.Refused = true
 	rest, again := b.pending, b.again[:0]
@@ -290,7 +308,7 @@ func (p *Publisher) attempt(ctx context.Context, tries *retry.Tries, b *batch) (
 		err := p.sendTopic(ctx, tries.Attempt(), b, group)
 		again = b.record(again, group, err)
 		if err != nil {
-			p.merge(&outcome, err)
+			merge(&outcome, err)
 		}
 	}
 	b.again, b.pending = b.pending, again
@@ -298,28 +316,38 @@ func (p *Publisher) attempt(ctx context.Context, tries *retry.Tries, b *batch) (
 }
 
 // merge collects the errors of several topics into one question.
-func (p *Publisher) merge(o *retry.Outcome, err error) {
+func merge(o *retry.Outcome, err error) {
 	if o.Err == nil {
 		o.Err = err
 	}
 	if d, ok := hintOf(err); ok {
 		o.Hint, o.Hinted = max(o.Hint, d), true
 	}
-	refused := errors.Is(err, breaker.ErrOpen)
-	o.Refused = o.Refused && refused
+	o.Refused = o.Refused && errors.Is(err, breaker.ErrOpen)
 	o.Free = o.Refused
-	if r := p.config.Retry.Retryable; r != nil && !refused && !r(err) {
-		o.Stop = true
-	}
 }
 
-// attemptTimeout leaves time for another attempt while there may be one.
-func (p *Publisher) attemptTimeout(ctx context.Context, tries *retry.Tries) time.Duration {
+// attemptContext bounds one attempt. It leaves time for another one while there may be one.
+func (p *Publisher) attemptContext(ctx context.Context, tries *retry.Tries) (context.Context, context.CancelFunc) {
 	d := p.config.AttemptTimeout
-	if deadline, ok := ctx.Deadline(); ok && !tries.Last() {
-		d = min(d, max(time.Until(deadline)/2, time.Millisecond))
+	deadline, bounded := ctx.Deadline()
+	now := time.Now()
+	if bounded {
+		left := deadline.Sub(now)
+		if !tries.Last() {
+			left = max(left/2, time.Millisecond)
+		}
+		d = min(d, left)
 	}
-	return d
+	if d == NoTimeout {
+		return ctx, func() {}
+	}
+	// Not later than the deadline: then context would leave the timer to the parent, which has none.
+	end := now.Add(d)
+	if bounded && end.After(deadline) {
+		end = deadline
+	}
+	return context.WithDeadline(ctx, end)
 }
 
 // sendTopic sends the messages of one topic once, through its breaker. The error is nil, the breaker's refusal, or what

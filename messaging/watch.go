@@ -9,14 +9,15 @@ type watch struct {
 // watchDelivery begins to watch the channels of a delivery. Most transports have none, and pay nothing.
 func (r *run) watchDelivery(f *flight, d *Delivery) {
 	f.recall, f.gone = d.Recall, d.Lost
-	r.watchChannel(f.recall, r.giveBack)
-	r.watchChannel(f.gone, r.loseNow)
+	if f.recall != nil {
+		r.watchChannel(f.recall, r.giveBack)
+	}
+	if f.gone != nil {
+		r.watchChannel(f.gone, r.loseNow)
+	}
 }
 
 func (r *run) watchChannel(c <-chan struct{}, then func(<-chan struct{})) {
-	if c == nil {
-		return
-	}
 	w := r.watches[c]
 	if w == nil {
 		w = &watch{stop: make(chan struct{})}

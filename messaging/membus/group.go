@@ -129,15 +129,15 @@ func (g *group) due() time.Time {
 }
 
 // pending reports whether there is something to deliver now.
-func (g *group) pending() bool { return len(g.again) > 0 || g.next < g.topic.next }
+func (g *group) pending() bool { return len(g.again) > 0 || g.next < g.topic.log.next }
 
 // nextItem returns the next message to be delivered, nil if there is none.
 func (g *group) nextItem(now time.Time) *item {
 	if len(g.again) > 0 {
 		return heap.Pop(&g.again).(*item)
 	}
-	for g.next < g.topic.next {
-		e := g.topic.at(g.next)
+	for g.next < g.topic.log.next {
+		e := g.topic.log.at(g.next)
 		number := g.next
 		g.next++
 		it := g.newItem()

@@ -122,9 +122,11 @@ func (b *Bus) settings(s messaging.TopicSpec) settings {
 }
 
 func (b *Bus) newTopic(s messaging.TopicSpec) *topic {
+	v := b.settings(s)
 	t := &topic{
-		name: s.Name, settings: b.settings(s), faults: &b.faults, next: 1, base: 1, spare: 1,
-		groups: make(map[string]*group), seen: make(map[string]struct{}),
+		name: s.Name, settings: v, faults: &b.faults,
+		log: ring[entry]{base: 1, next: 1}, spare: 1,
+		window: newWindow(v.dedupe, v.messages), named: make(map[string]*group),
 	}
 	b.topics[s.Name] = t
 	return t

@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -104,9 +105,9 @@ func (s *subscription) take(into []messaging.Delivery) (n int, gap int64, due ti
 	if s.broken != nil {
 		return 0, 0, due, s.broken
 	}
-	if g.next < t.base { // only a reader can be that slow
-		gap = int64(t.base - g.next)
-		g.next = t.base
+	if g.next < t.log.base { // only a reader can be that slow
+		gap = int64(t.log.base - g.next)
+		g.next = t.log.base
 	}
 	g.settleTime(now)
 	n = s.fill(into, now)
@@ -142,9 +143,9 @@ func (s *subscription) fill(into []messaging.Delivery, now time.Time) int {
 			return n
 		}
 		if copies == nil {
-			left := len(g.again) + int(g.topic.next-g.next) + 1
+			left := len(g.again) + int(g.topic.log.next-g.next) + 1
 			copies = make([]messaging.Message, min(len(into), left))
-			cursors.Grow(len(copies) * len(strconv.AppendUint(digits[:0], g.topic.next, 10)))
+			cursors.Grow(len(copies) * len(strconv.AppendUint(digits[:0], g.topic.log.next, 10)))
 		}
 		m := &copies[n]
 		*m = *it.m
@@ -239,7 +240,7 @@ func (s *subscription) Lag(context.Context) (messaging.Lag, error) {
 	g, t := s.group, s.group.topic
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	waiting := int64(t.next-max(g.next, t.base)) + int64(len(g.again)+len(g.later)+g.blocked)
+	waiting := int64(t.log.next-max(g.next, t.log.base)) + int64(len(g.again)+len(g.later)+g.blocked)
 	return messaging.Lag{Messages: waiting, Unacked: int64(g.leased)}, nil
 }
 
@@ -256,13 +257,7 @@ func (s *subscription) Close(context.Context) error {
 	g.unlist(s)
 	g.members--
 	if g.name == "" {
-		t.reader--
-		for i, other := range t.all {
-			if other == g {
-				t.all = append(t.all[:i], t.all[i+1:]...)
-				break
-			}
-		}
+		t.readers = slices.DeleteFunc(t.readers, func(o *group) bool { return o == g })
 	}
 	if g.pending() {
 		g.wake()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,35 +17,25 @@ type settings struct {
 	age, dedupe     time.Duration
 }
 
-// A topic is a bounded log with the groups and readers of it. Message number n of the log is at log[n&mask].
+// A topic is a bounded log with the groups and readers of it.
 type topic struct {
 	name     string
 	settings settings
 	faults   *faults
 
-	mu     sync.Mutex // guards everything below, and the groups
-	log    []entry    // a power of two
-	base   uint64     // number of the oldest message kept
-	next   uint64     // number of the next message
-	spare  uint64     // messages below have been delivered to every group: they are kept for readers only
-	bytes  int
-	groups map[string]*group
-	all    []*group // groups and readers
-	reader int      // how many readers there are
-	room   chan struct{}
-
-	seen  map[string]struct{} // what was published within the dedupe window
-	order []sighting          // the same, oldest at seenAt
-	first int
+	mu      sync.Mutex // guards everything below, and the groups
+	log     ring[entry]
+	spare   uint64 // messages below have been delivered to every group: they are kept for readers only
+	bytes   int
+	window  window
+	named   map[string]*group
+	groups  []*group // the same
+	readers []*group
+	room    chan struct{} // closed when there may be room; nil: nobody waits
 }
 
 type entry struct {
 	m  messaging.Message
-	at time.Time
-}
-
-type sighting struct {
-	id string
 	at time.Time
 }
 
@@ -68,76 +57,55 @@ func (t *topic) append(ctx context.Context, m []*messaging.Message) (int, error)
 	defer t.mu.Unlock()
 	t.expire(now)
 	for i := range m {
-		id, fresh := t.sight(m[i])
-		if !fresh {
-			continue
-		}
-		for !t.makeRoom(len(m[i].Body)) {
-			t.wakeGroups() // for what is stored so far
+		id, hash := t.window.key(m[i])
+		for !t.window.has(id, hash) {
+			if t.makeRoom(len(m[i].Body)) {
+				t.window.add(id, hash, now)
+				t.put(m[i], now)
+				if t.faults.duplicate() {
+					t.put(m[i], now)
+				}
+				break
+			}
+			t.wakeAll() // for what is stored so far
 			if err := t.waitForRoom(ctx); err != nil {
 				return i, err
 			}
 			now = time.Now()
 		}
-		if _, fresh := t.sight(m[i]); !fresh {
-			continue // stored by somebody else while this one waited
-		}
-		t.remember(id, now)
-		t.put(m[i], now)
-		if t.faults.duplicate() {
-			t.put(m[i], now)
-		}
 	}
-	t.wakeGroups()
+	t.wakeAll()
 	return len(m), nil
 }
 
-func (t *topic) at(n uint64) *entry { return &t.log[n&uint64(len(t.log)-1)] }
-
 func (t *topic) put(m *messaging.Message, now time.Time) {
-	if int(t.next-t.base) == len(t.log) {
-		t.grow()
-	}
-	e := t.at(t.next)
+	e := t.log.push()
 	e.m, e.at = *m, now
 	e.m.Attempt, e.m.Group, e.m.Cursor = 0, "", "" // of a message that was received before
-	t.next++
 	t.bytes += len(m.Body)
-}
-
-func (t *topic) grow() {
-	old := t.log
-	t.log = make([]entry, max(64, 2*len(old)))
-	for n := t.base; n < t.next; n++ {
-		t.log[n&uint64(len(t.log)-1)] = old[n&uint64(len(old)-1)]
-	}
 }
 
 // drop forgets the oldest message.
 func (t *topic) drop() {
-	e := t.at(t.base)
-	t.bytes -= len(e.m.Body)
-	*e = entry{}
-	t.base++
+	t.bytes -= len(t.log.at(t.log.base).m.Body)
+	t.log.drop()
 }
 
 // expire forgets what is too old: sightings, and messages that every group has had.
 func (t *topic) expire(now time.Time) {
-	for t.first < len(t.order) && now.Sub(t.order[t.first].at) >= t.settings.dedupe {
-		t.unsee()
-	}
+	t.window.expire(now)
 	t.advance()
-	for t.base < t.spare && now.Sub(t.at(t.base).at) >= t.settings.age {
+	for t.log.base < t.spare && now.Sub(t.log.at(t.log.base).at) >= t.settings.age {
 		t.drop()
 	}
 }
 
 // advance moves spare: to the slowest group; where there are only readers, to the end.
 func (t *topic) advance() {
-	if len(t.groups) == 0 && t.reader == 0 {
+	if len(t.groups)+len(t.readers) == 0 {
 		return // nobody has had them: they wait for the first group
 	}
-	slowest := t.next
+	slowest := t.log.next
 	for _, g := range t.groups {
 		slowest = min(slowest, g.next)
 	}
@@ -151,7 +119,7 @@ func (t *topic) makeRoom(size int) bool {
 		return true
 	}
 	t.advance()
-	for t.base < t.spare && !t.fits(size) {
+	for t.log.base < t.spare && !t.fits(size) {
 		t.drop()
 	}
 	return t.fits(size)
@@ -162,12 +130,11 @@ func (t *topic) fits(size int) bool {
 	for _, g := range t.groups {
 		held = max(held, g.held())
 	}
-	kept := int(t.next - t.base)
+	kept := t.log.len()
 	if kept == 0 && held == 0 {
 		return true // even one that is larger than the topic
 	}
-	// What is held may be in the log, too; counting it once is enough.
-	unread := int(t.next - t.spare)
+	unread := int(t.log.next - t.spare)
 	return kept < t.settings.messages && unread+held < t.settings.messages && t.bytes+size <= t.settings.bytes
 }
 
@@ -195,41 +162,11 @@ func (t *topic) madeRoom() {
 	}
 }
 
-// sight reports whether m was not published within the dedupe window, and what it is known by.
-func (t *topic) sight(m *messaging.Message) (string, bool) {
-	id := m.ID
-	for k := range m.Header {
-		if strings.HasPrefix(k, "tandem-dead-") { // a copy, that shares its ID with an original
-			id = messaging.DedupeID(m)
-			break
-		}
+func (t *topic) wakeAll() {
+	for _, g := range t.groups {
+		g.wake()
 	}
-	_, known := t.seen[id]
-	return id, !known
-}
-
-// remember enters an ID into the dedupe window, which is bounded by the size of the topic as well.
-func (t *topic) remember(id string, now time.Time) {
-	for len(t.order)-t.first >= t.settings.messages {
-		t.unsee()
-	}
-	t.seen[id] = struct{}{}
-	t.order = append(t.order, sighting{id, now})
-}
-
-func (t *topic) unsee() {
-	delete(t.seen, t.order[t.first].id)
-	t.order[t.first] = sighting{}
-	t.first++
-	if t.first > 1024 && t.first > len(t.order)/2 {
-		n := copy(t.order, t.order[t.first:])
-		clear(t.order[n:])
-		t.order, t.first = t.order[:n], 0
-	}
-}
-
-func (t *topic) wakeGroups() {
-	for _, g := range t.all {
+	for _, g := range t.readers {
 		g.wake()
 	}
 }
@@ -239,7 +176,7 @@ func (t *topic) open(s messaging.Spec) (*subscription, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.expire(time.Now())
-	g := t.groups[s.Group]
+	g := t.named[s.Group]
 	if s.Group == "" || g == nil {
 		start, err := t.start(s.Start)
 		if err != nil {
@@ -249,11 +186,11 @@ func (t *topic) open(s messaging.Spec) (*subscription, error) {
 		if g.ordered {
 			g.lanes = make(map[string]*lane)
 		}
-		t.all = append(t.all, g)
 		if s.Group == "" {
-			t.reader++
+			t.readers = append(t.readers, g)
 		} else {
-			t.groups[s.Group] = g
+			t.groups = append(t.groups, g)
+			t.named[s.Group] = g
 		}
 	}
 	if err := g.join(s.Ordered); err != nil {
@@ -271,11 +208,11 @@ func (t *topic) open(s messaging.Spec) (*subscription, error) {
 // start finds the number of the first message.
 func (t *topic) start(s messaging.Start) (uint64, error) {
 	if s.IsEarliest() {
-		return t.base, nil
+		return t.log.base, nil
 	}
 	if at, ok := s.Time(); ok {
-		n := t.base
-		for n < t.next && t.at(n).at.Before(at) {
+		n := t.log.base
+		for n < t.log.next && t.log.at(n).at.Before(at) {
 			n++
 		}
 		return n, nil
@@ -283,7 +220,7 @@ func (t *topic) start(s messaging.Start) (uint64, error) {
 	cursors := s.Cursors()
 	switch {
 	case len(cursors) == 0:
-		return t.next, nil
+		return t.log.next, nil
 	case len(cursors) > 1:
 		return 0, fmt.Errorf("membus: %w: more than one cursor", messaging.ErrUnsupported)
 	}
@@ -291,5 +228,5 @@ func (t *topic) start(s messaging.Start) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("membus: cursor %q is none of this transport", string(cursors[0]))
 	}
-	return min(n+1, t.next), nil // below base it is a gap, which Receive tells
+	return min(n+1, t.log.next), nil // below base it is a gap, which Receive tells
 }
