@@ -96,7 +96,7 @@ type proxied struct {
 	conns map[net.Conn]bool
 }
 
-func startProxied(raw string) (*proxied, error) {
+func startProxied(ctx context.Context, raw string) (*proxied, error) {
 	if !strings.Contains(raw, "://") {
 		raw = "nats://" + raw
 	}
@@ -111,7 +111,7 @@ func startProxied(raw string) (*proxied, error) {
 	if u.Port() == "" {
 		host = net.JoinHostPort(u.Hostname(), "4222")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := listen(ctx, "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
@@ -215,8 +215,8 @@ func connect(url, name string, patience time.Duration, log *slog.Logger) (*nats.
 }
 
 // cleanUp removes from a server of the user's own what this run has made there.
-func cleanUp(js jetstream.JetStream, prefix string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+func cleanUp(ctx context.Context, js jetstream.JetStream, prefix string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var faults []error
 	names := js.StreamNames(ctx)

@@ -280,9 +280,10 @@ func (f *faults) answers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a := &answerTo{}
 		next.ServeHTTP(a, r)
-		decided := a.status == http.StatusCreated || a.status == http.StatusPaymentRequired
+		var o orderAnswer
+		_ = json.Unmarshal(a.body.Bytes(), &o)
 		key := cmp.Or(r.Header.Get("Idempotency-Key"), path.Base(r.URL.Path)) // of a POST or of a GET
-		if decided && f.take(answerLost, orderID(r.Header.Get("User-Id"), key)) {
+		if o.State.final() && f.take(answerLost, orderID(r.Header.Get("User-Id"), key)) {
 			reset(w)
 			return
 		}

@@ -172,7 +172,7 @@ func run(ctx context.Context, c config, progress func(string)) (r *report, err e
 
 	stop := s.show(progress)
 	s.shoppers.run(ctx)
-	settled := s.settle()
+	settled := s.settle(context.WithoutCancel(ctx))
 	stop()
 	r, err = s.compare()
 	return r, errors.Join(settled, err)

@@ -148,8 +148,8 @@ type server struct {
 	done chan error
 }
 
-func serve(h http.Handler, log *slog.Logger) (*server, error) {
-	l, err := listen("127.0.0.1:0")
+func serve(ctx context.Context, h http.Handler, log *slog.Logger) (*server, error) {
+	l, err := listen(ctx, "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}

@@ -171,37 +171,36 @@ func (r *report) faulty(on []kind) (why []string) {
 
 // print writes the report as a table.
 func (r *report) print(w io.Writer) error {
-	table := []struct {
-		name  string
-		value any
-		note  string
-	}{
-		{"accepted", r.Accepted, ""},
-		{"rejected", r.Rejected, "cards declined on purpose"},
-		{"undecided", r.Undecided, ""},
-		{"payments charged", r.PaymentsCharged, ""},
-		{"emails sent", r.EmailsSent, ""},
-		{"stock moved", r.StockMoved, ""},
-		{"analytics seen", r.AnalyticsSeen, ""},
-		{"lost", r.Lost, ""},
-		{"doubled", r.Doubled, ""},
-		{"", "", ""},
-		{"duplicates suppressed", r.DuplicatesSuppressed.Total, list(r.DuplicatesSuppressed.ByLayer)},
-		{"retries", sum(r.Retries), list(r.Retries)},
-		{"budget denied", r.BudgetDenied, ""},
-		{"breaker opened", r.BreakerOpened, ""},
-		{"redelivered", r.Redelivered, ""},
-		{"dead-lettered", r.DeadLettered, ""},
-		{"reconnects", r.Reconnects, ""},
-		{"latency of an order", fmt.Sprintf("p50 %.0f ms, p99 %.0f ms", r.LatencyP50, r.LatencyP99), ""},
-		{"faults injected", sum(r.Faults), list(r.Faults)},
-	}
-	for _, e := range table {
-		if _, err := fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%-22s %6v  %s", e.name, e.value, e.note), " ")); err != nil {
-			return err
+	var b strings.Builder
+	row := func(name string, value any, more ...string) {
+		for i, m := range slices.Concat(more, []string{""}[min(len(more), 1):]) {
+			if i > 0 {
+				name, value = "", ""
+			}
+			b.WriteString(strings.TrimRight(fmt.Sprintf("%-21s %6v  %s", name, value, m), " ") + "\n")
 		}
 	}
-	return nil
+	row("accepted", r.Accepted)
+	row("rejected", r.Rejected, "cards declined on purpose")
+	row("undecided", r.Undecided)
+	row("payments charged", r.PaymentsCharged)
+	row("emails sent", r.EmailsSent)
+	row("stock moved", r.StockMoved)
+	row("analytics seen", r.AnalyticsSeen)
+	row("lost", r.Lost)
+	row("doubled", r.Doubled)
+	row("", "")
+	row("duplicates suppressed", r.DuplicatesSuppressed.Total, list(r.DuplicatesSuppressed.ByLayer)...)
+	row("retries", sum(r.Retries), byPlace(r.Retries)...)
+	row("budget denied", r.BudgetDenied)
+	row("breaker opened", r.BreakerOpened)
+	row("redelivered", r.Redelivered)
+	row("dead-lettered", r.DeadLettered)
+	row("reconnects", r.Reconnects)
+	row("latency of an order", "", fmt.Sprintf("p50 %.0f ms, p99 %.0f ms", r.LatencyP50, r.LatencyP99))
+	row("faults injected", sum(r.Faults), list(r.Faults)...)
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 func sum(m map[string]int) (n int) {
@@ -211,11 +210,31 @@ func sum(m map[string]int) (n int) {
 	return n
 }
 
-// list writes a map on one line, in order of its keys.
-func list(m map[string]int) string {
-	parts := make([]string, 0, len(m))
+// list writes a map in order of its keys, some to a line.
+func list(m map[string]int) (lines []string) {
 	for _, k := range slices.Sorted(maps.Keys(m)) {
-		parts = append(parts, fmt.Sprintf("%s %d", k, m[k]))
+		entry := fmt.Sprintf("%s %d", k, m[k])
+		if last := len(lines) - 1; last >= 0 && len(lines[last])+len(entry) < 88 {
+			lines[last] += ", " + entry
+		} else {
+			lines = append(lines, entry)
+		}
 	}
-	return strings.Join(parts, ", ")
+	return lines
+}
+
+// byPlace writes retries with one line for each place.
+func byPlace(retries map[string]int) (lines []string) {
+	places := map[string]map[string]int{}
+	for k, n := range retries {
+		place, cause, _ := strings.Cut(k, ": ")
+		if places[place] == nil {
+			places[place] = map[string]int{}
+		}
+		places[place][cause] = n
+	}
+	for _, place := range slices.Sorted(maps.Keys(places)) {
+		lines = append(lines, place+": "+strings.Join(list(places[place]), ", "))
+	}
+	return lines
 }

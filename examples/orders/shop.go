@@ -114,7 +114,7 @@ func (s *shop) openBroker(ctx context.Context) (err error) {
 	if s.natsURL == "" {
 		s.broker, err = startEmbedded(filepath.Join(s.dir, "nats"))
 	} else {
-		s.broker, err = startProxied(s.natsURL)
+		s.broker, err = startProxied(ctx, s.natsURL)
 	}
 	if err != nil {
 		return err
@@ -132,7 +132,8 @@ func (s *shop) openBroker(ctx context.Context) (err error) {
 		return err
 	}
 	if s.natsURL != "" {
-		s.onClose(func() error { return cleanUp(s.operator, s.prefix) })
+		ctx := context.WithoutCancel(ctx)
+		s.onClose(func() error { return cleanUp(ctx, s.operator, s.prefix) })
 	}
 	return s.provision(ctx, nc)
 }
@@ -237,7 +238,7 @@ func (s *shop) httpClient(place string, p retry.Policy, lacksKey bool) (*http.Cl
 	return client.New(c)
 }
 
-func (s *shop) openParties(context.Context) error {
+func (s *shop) openParties(ctx context.Context) error {
 	for _, p := range []struct {
 		ledger  string
 		url     *string
@@ -252,7 +253,7 @@ func (s *shop) openParties(context.Context) error {
 			return err
 		}
 		s.onClose(party.ledger.close)
-		server, err := serve(p.handler(party), s.log)
+		server, err := serve(ctx, p.handler(party), s.log)
 		if err != nil {
 			return err
 		}
@@ -273,7 +274,7 @@ type ordersProcess struct {
 }
 
 func (s *shop) openOrders(ctx context.Context) (err error) {
-	if s.orders, err = s.startOrders("127.0.0.1:0"); err != nil {
+	if s.orders, err = s.startOrders(ctx, "127.0.0.1:0"); err != nil {
 		return err
 	}
 	s.onClose(func() error {
@@ -282,40 +283,39 @@ func (s *shop) openOrders(ctx context.Context) (err error) {
 		}
 		return s.orders.shutdown()
 	})
-	s.faults.restart.orders = s.restartOrders
+	s.faults.restart.orders = func(down time.Duration) error { return s.restartOrders(context.WithoutCancel(ctx), down) }
 	return nil
 }
 
 // restartOrders kills the process, and starts it again until it stays up, as an orchestrator does.
-func (s *shop) restartOrders(down time.Duration) (err error) {
+func (s *shop) restartOrders(ctx context.Context, down time.Duration) (err error) {
 	address := s.orders.address
 	s.orders.kill()
 	for deadline := time.Now().Add(down + 10*time.Second); ; {
 		time.Sleep(down)
-		if s.orders, err = s.startOrders(address); err == nil || time.Now().After(deadline) {
+		if s.orders, err = s.startOrders(ctx, address); err == nil || time.Now().After(deadline) {
 			return err
 		}
 	}
 }
 
 // startOrders is what the main function of the orders service would do.
-func (s *shop) startOrders(address string) (p *ordersProcess, err error) {
+func (s *shop) startOrders(ctx context.Context, address string) (p *ordersProcess, err error) {
 	p = &ordersProcess{done: make(chan struct{})}
 	if p.nc, err = s.connect("orders"); err != nil {
 		return nil, err
 	}
-	if p.orders, err = s.newOrders(p.nc); err != nil {
+	if p.orders, err = s.newOrders(ctx, p.nc); err != nil {
 		p.nc.Close()
 		return nil, err
 	}
-	l, err := listen(address)
+	l, err := listen(ctx, address)
 	if err != nil {
 		p.nc.Close()
 		return nil, err
 	}
 	p.address = l.Addr().String()
-	ctx, cancel := context.WithCancel(context.Background())
-	p.cancel = cancel
+	ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx)) // its life is not that of the one who starts it
 	go func() {
 		defer close(p.done)
 		p.err = p.orders.run(ctx, l)
@@ -323,12 +323,12 @@ func (s *shop) startOrders(address string) (p *ordersProcess, err error) {
 	return p, nil
 }
 
-func (s *shop) newOrders(nc *nats.Conn) (*orders, error) {
+func (s *shop) newOrders(ctx context.Context, nc *nats.Conn) (*orders, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	kv, err := js.KeyValue(ctx, s.prefix+"-journal")
 	if err != nil {
@@ -409,10 +409,10 @@ func (p *ordersProcess) shutdown() error {
 }
 
 // listen waits for an address that may be taken for a moment by an outgoing connection of this very process.
-func listen(address string) (net.Listener, error) {
+func listen(ctx context.Context, address string) (net.Listener, error) {
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		l, err := net.Listen("tcp", address)
-		if err == nil || time.Now().After(deadline) {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
 			return l, err
 		}
 	}
@@ -512,7 +512,7 @@ func (s *shop) worker(nc *nats.Conn, group string) (b bus, party *http.Client, c
 	return faultyBus{own, s.faults}, party, c, nil
 }
 
-func (s *shop) openStorefront(context.Context) error {
+func (s *shop) openStorefront(ctx context.Context) error {
 	guards, err := s.breakers()
 	if err != nil {
 		return err
@@ -547,7 +547,7 @@ func (s *shop) openStorefront(context.Context) error {
 	if err != nil {
 		return err
 	}
-	var orders ordersproto.OrderServiceClient = ordersproto.NewOrderServiceClient(conn)
+	orders := ordersproto.NewOrderServiceClient(conn)
 	if s.lacks(orderKey) {
 		orders = randomIDs{orders, s.faults.knownAs}
 	}
@@ -557,7 +557,7 @@ func (s *shop) openStorefront(context.Context) error {
 	if err != nil {
 		return err
 	}
-	server, err := serve(s.faults.answers(h), s.log)
+	server, err := serve(ctx, s.faults.answers(h), s.log)
 	if err != nil {
 		return err
 	}
@@ -578,12 +578,12 @@ func (s *shop) answers(nc *nats.Conn) (idempotency.Store, error) {
 }
 
 // settle waits until what was taken away is back and the queues are empty.
-func (s *shop) settle() error {
+func (s *shop) settle(ctx context.Context) error {
 	if err := s.faults.close(); err != nil {
 		return err
 	}
 	for deadline := time.Now().Add(s.pace.settle); ; time.Sleep(50 * time.Millisecond) {
-		behind, err := s.behind()
+		behind, err := s.behind(ctx)
 		if err == nil && behind == 0 {
 			return nil
 		}
@@ -594,8 +594,8 @@ func (s *shop) settle() error {
 }
 
 // behind asks the broker how much the groups and the reader have still to do.
-func (s *shop) behind() (n int64, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+func (s *shop) behind(ctx context.Context) (n int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	for _, w := range s.workers {
 		lag, err := w.Lag(ctx)

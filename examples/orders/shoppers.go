@@ -71,12 +71,12 @@ func (s *shoppers) run(ctx context.Context) {
 			return
 		case <-time.After(time.Until(at)):
 		}
-		all.Go(func() { s.buy(browser, purchaseOf(s.seed, i, s.declined[i])) })
+		all.Go(func() { s.buy(context.WithoutCancel(ctx), browser, purchaseOf(s.seed, i, s.declined[i])) })
 	}
 }
 
-func (s *shoppers) buy(browser *http.Client, p purchase) {
-	ctx, cancel := context.WithTimeout(context.Background(), s.patience)
+func (s *shoppers) buy(ctx context.Context, browser *http.Client, p purchase) {
+	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
 	start := time.Now()
 	s.note(line{Event: ordered, Key: p.key, Cents: cents(p.request.Items), Units: units(p.request.Items)})
@@ -90,20 +90,14 @@ func (s *shoppers) buy(browser *http.Client, p purchase) {
 	ask := s.order
 	for {
 		a := ask(ctx, browser, p)
-		switch a.status {
-		case http.StatusCreated, http.StatusPaymentRequired:
-			e := accepted
-			if a.status == http.StatusPaymentRequired {
-				e = rejected
-			}
-			s.note(line{Event: e, Key: p.key, Order: a.OrderID, Millis: float64(time.Since(start)) / float64(time.Millisecond)})
-			s.decided.Add(1)
+		if a.State.final() {
+			s.hear(p, a, time.Since(start))
 			return
-		case http.StatusServiceUnavailable:
-			if p.looks {
-				ask = s.look
-			}
-		default: // also 404 of a look: the order never arrived
+		}
+		switch {
+		case a.status == http.StatusServiceUnavailable && p.looks:
+			ask = s.look
+		case a.status != http.StatusOK: // also 404 of a look: the order never arrived
 			ask = s.order
 		}
 		select {
@@ -112,6 +106,16 @@ func (s *shoppers) buy(browser *http.Client, p purchase) {
 		case <-time.After(a.wait):
 		}
 	}
+}
+
+// hear is the end of it: the shopper was told something definite.
+func (s *shoppers) hear(p purchase, a outcome, took time.Duration) {
+	l := line{Event: accepted, Key: p.key, Order: a.OrderID, Millis: float64(took) / float64(time.Millisecond)}
+	if a.State == declined {
+		l.Event = rejected
+	}
+	s.note(l)
+	s.decided.Add(1)
 }
 
 // An outcome is what a shopper saw; status is 0 when no answer came.
@@ -163,7 +167,9 @@ func (s *shoppers) ask(ctx context.Context, browser *http.Client, method, path s
 	if seconds, err := strconv.Atoi(answer.Header.Get("Retry-After")); err == nil {
 		o.wait = time.Duration(seconds) * time.Second
 	}
-	_ = json.Unmarshal(b, &o.orderAnswer) // an answer without an order says so by its status
+	if o.status < 300 || o.status == http.StatusPaymentRequired {
+		_ = json.Unmarshal(b, &o.orderAnswer) // what is not an order decides nothing
+	}
 	return o
 }
 

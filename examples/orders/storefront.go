@@ -17,7 +17,7 @@ import (
 // storefront is what shoppers see:
 //
 //	POST /api/orders        with an Idempotency-Key: 201 or 402 when it is decided, else 503 with Retry-After
-//	GET  /api/orders/{key}  the order that was placed under a key
+//	GET  /api/orders/{key}  200 and the order that was placed under a key, as it is now
 type storefront struct {
 	orders ordersproto.OrderServiceClient
 }
@@ -80,7 +80,16 @@ func (s *storefront) create(w http.ResponseWriter, r *http.Request) {
 		call.Items = append(call.Items, &ordersproto.Item{Sku: i.SKU, Quantity: i.Quantity, UnitCents: i.UnitCents})
 	}
 	o, err := s.orders.CreateOrder(r.Context(), call)
-	answer(w, o, err)
+	switch {
+	case err != nil:
+		refuse(w, err)
+	case o.GetState() == ordersproto.State_STATE_PUBLISHED:
+		write(w, http.StatusCreated, o)
+	case o.GetState() == ordersproto.State_STATE_DECLINED:
+		write(w, http.StatusPaymentRequired, o)
+	default:
+		comeBack(w)
+	}
 }
 
 func (s *storefront) get(w http.ResponseWriter, r *http.Request) {
@@ -90,31 +99,23 @@ func (s *storefront) get(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	o, err := s.orders.GetOrder(r.Context(), &ordersproto.GetOrderRequest{UserId: id, IdempotencyKey: r.PathValue("key")})
-	answer(w, o, err)
-}
-
-// answer tells the shopper what is definite, and else to come back: nothing is called failed that may have happened.
-func answer(w http.ResponseWriter, o *ordersproto.Order, err error) {
-	switch status.Code(err) {
-	case codes.OK:
-	case codes.InvalidArgument:
-		http.Error(w, status.Convert(err).Message(), http.StatusBadRequest)
-		return
-	case codes.NotFound:
-		http.Error(w, "no such order", http.StatusNotFound)
-		return
-	case codes.FailedPrecondition:
-		http.Error(w, status.Convert(err).Message(), http.StatusUnprocessableEntity)
-		return
-	default:
-		comeBack(w)
+	if err != nil {
+		refuse(w, err)
 		return
 	}
-	switch o.GetState() {
-	case ordersproto.State_STATE_PUBLISHED:
-		write(w, http.StatusCreated, orderAnswer{OrderID: o.GetOrderId(), State: published})
-	case ordersproto.State_STATE_DECLINED:
-		write(w, http.StatusPaymentRequired, orderAnswer{OrderID: o.GetOrderId(), State: declined, Reason: o.GetReason()})
+	write(w, http.StatusOK, o)
+}
+
+// refuse tells the shopper what is definite, and else to come back: nothing is called failed that may have happened.
+func refuse(w http.ResponseWriter, err error) {
+	text := status.Convert(err).Message()
+	switch status.Code(err) {
+	case codes.InvalidArgument:
+		http.Error(w, text, http.StatusBadRequest)
+	case codes.NotFound:
+		http.Error(w, text, http.StatusNotFound)
+	case codes.FailedPrecondition:
+		http.Error(w, text, http.StatusUnprocessableEntity)
 	default:
 		comeBack(w)
 	}
@@ -125,8 +126,15 @@ func comeBack(w http.ResponseWriter) {
 	http.Error(w, "the order is not finished yet; ask again with the same key", http.StatusServiceUnavailable)
 }
 
-func write(w http.ResponseWriter, status int, v any) {
+// write answers with an order.
+func write(w http.ResponseWriter, status int, o *ordersproto.Order) {
+	states := map[ordersproto.State]state{
+		ordersproto.State_STATE_PLACED:    placed,
+		ordersproto.State_STATE_CHARGED:   charged,
+		ordersproto.State_STATE_PUBLISHED: published,
+		ordersproto.State_STATE_DECLINED:  declined,
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // the shopper may have gone
+	_ = json.NewEncoder(w).Encode(orderAnswer{OrderID: o.GetOrderId(), State: states[o.GetState()], Reason: o.GetReason()}) // the shopper may have gone
 }
