@@ -189,6 +189,19 @@ func TestSendEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// A context that has already ended: nothing is sent, and that is known.
+func TestSendWithAnEndedContext(t *testing.T) {
+	n := startNATS(t, false)
+	b := newBus(t, n.conn(), natsbus.Config{})
+	provision(t, b, "t")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	pe, ok := errors.AsType[*messaging.PublishError](b.Send(ctx, messages("t", 1)))
+	require.True(t, ok)
+	require.False(t, pe.Failed[0].Unknown)
+	require.ErrorIs(t, pe.Failed[0].Err, context.Canceled)
+}
+
 // A connection that is lost after the publish leaves the fate unknown at once; one that was lost before is waited for.
 func TestSendOverALostConnection(t *testing.T) {
 	n := startNATS(t, false)
@@ -294,6 +307,30 @@ func TestStaleVerdictIsNotSent(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, lag.Unacked, "the newer delivery is still open")
 	done(t, second, again)
+}
+
+// After the consumer was deleted, a verdict would hit the next one of the same name, whose deliveries count from one.
+func TestNoVerdictAfterDeletion(t *testing.T) {
+	n := startNATS(t, false)
+	nc := n.conn()
+	b := newBus(t, nc, natsbus.Config{})
+	provision(t, b, "t")
+	old := open(t, b, spec("t", "g"))
+	send(t, b, messages("t", 1)...)
+	d := receive(t, old, 1, 5*time.Second)[0]
+	time.AfterFunc(50*time.Millisecond, func() { _ = newJetStream(t, nc).DeleteConsumer(context.Background(), "t", "g") })
+	_, err := old.Receive(t.Context(), make([]messaging.Delivery, 1))
+	require.ErrorContains(t, err, "deleted")
+	next := open(t, b, spec("t", "g"))
+	defer closeSub(t, next)
+	again := receive(t, next, 1, 5*time.Second)[0]
+	require.Equal(t, 1, again.Message.Attempt)
+	require.ErrorIs(t, settle(t, old, messaging.Done, 0, d)[0].Err, messaging.ErrLeaseLost)
+	closeSub(t, old)
+	lag, err := next.(messaging.Lagger).Lag(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, lag.Unacked)
+	done(t, next, again)
 }
 
 func TestExtend(t *testing.T) {
@@ -538,6 +575,7 @@ func TestProvision(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, time.Hour, s.CachedInfo().Config.MaxAge, "unchanged")
 	require.ErrorIs(t, b.Provision(ctx, messaging.TopicSpec{Name: "x", Partitions: 4}), messaging.ErrUnsupported)
+	require.ErrorIs(t, b.Provision(ctx, messaging.TopicSpec{Name: "x", MaxAge: time.Minute}), messaging.ErrUnsupported)
 }
 
 func TestCore(t *testing.T) {
@@ -554,6 +592,27 @@ func TestCore(t *testing.T) {
 	reply, err := c.Request(ctx, message("echo", "1"))
 	require.NoError(t, err)
 	require.Equal(t, "re: 1", string(reply.Body))
+
+	// The other half: a member of a group that answers.
+	ps := spec("prices", "g")
+	ps.Start = messaging.Latest()
+	prices := open(t, c, ps)
+	answered := make(chan *messaging.Message, 1)
+	go func() {
+		reply, err := c.Request(ctx, message("prices", "how much?"))
+		if err != nil {
+			t.Errorf("Request: %v", err)
+		}
+		answered <- reply
+	}()
+	question := receive(t, prices, 1, 5*time.Second)[0]
+	list := []messaging.Settlement{{Ref: question.Ref, Reply: &messaging.Message{ID: "r", Type: "price", Body: []byte("42")}}}
+	require.NoError(t, prices.Settle(ctx, list))
+	require.NoError(t, list[0].Err)
+	reply = <-answered
+	require.Equal(t, "42", string(reply.Body))
+	require.Equal(t, "price", reply.Type)
+	closeSub(t, prices)
 
 	s := spec("t", "")
 	s.Start = messaging.Latest()

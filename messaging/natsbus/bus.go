@@ -95,7 +95,7 @@ func (b *Bus) Features() messaging.Features {
 		Order:      messaging.OrderReader,
 		Replay:     messaging.ReplayCursor,
 		Attempts:   messaging.AttemptsBroker,
-		Redelivery: b.c.MaxAge,
+		Redelivery: messaging.NoTimeout, // as long as the stream keeps it: who provisions decides
 		Delay:      b.c.MaxAge,
 		Dedupe:     dedupeWindow,
 		Lease:      true,

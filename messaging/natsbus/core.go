@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -86,7 +87,10 @@ func (c *Core) Send(ctx context.Context, m []*messaging.Message) error {
 	fail := func(i int, err error, unknown bool) {
 		failed = append(failed, messaging.Failure{Index: i, Err: err, Unknown: unknown})
 	}
-	err := connected(ctx, c.nc)
+	err := context.Cause(ctx)
+	if err == nil {
+		err = connected(ctx, c.nc)
+	}
 	var sent []int
 	var broken map[lane]error // keys of which a message could not be sent
 	for i, msg := range m {
@@ -127,6 +131,7 @@ func (c *Core) Send(ctx context.Context, m []*messaging.Message) error {
 	if len(failed) == 0 {
 		return nil
 	}
+	slices.SortFunc(failed, func(a, b messaging.Failure) int { return a.Index - b.Index })
 	return &messaging.PublishError{Failed: failed}
 }
 
@@ -214,7 +219,9 @@ type coreSubscription struct {
 	down       bool
 	ref        uint64
 
-	closed atomic.Bool
+	mu       sync.Mutex
+	requests map[uint64]string // where the answer to a delivery goes, if it is a request
+	closed   bool
 }
 
 // Receive implements messaging.Subscription.
@@ -245,9 +252,6 @@ func (s *coreSubscription) Receive(ctx context.Context, into []messaging.Deliver
 
 // look tells of dropped messages and of a connection that is gone, or here again.
 func (s *coreSubscription) look(ctx context.Context) error {
-	if s.closed.Load() {
-		return retry.Permanent(messaging.ErrClosed)
-	}
 	if s.nc.IsClosed() {
 		return connError(nats.ErrConnectionClosed)
 	}
@@ -276,27 +280,64 @@ func (s *coreSubscription) delivery(m *nats.Msg) messaging.Delivery {
 	}
 	msg.Attempt, msg.Group = 1, s.spec.Group
 	s.ref++
+	if m.Reply != "" {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.requests == nil {
+			s.requests = map[uint64]string{}
+		}
+		s.requests[s.ref] = m.Reply
+	}
 	return messaging.Delivery{Message: msg, Malformed: fault, Ref: s.ref}
 }
 
-// Settle implements messaging.Subscription. There is nothing to acknowledge and nobody to give a message back to.
+// Settle implements messaging.Subscription. There is nothing to acknowledge and nobody to give a message back to; a Reply
+// is sent to who has asked.
 func (s *coreSubscription) Settle(_ context.Context, list []messaging.Settlement) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i := range list {
 		e := &list[i]
 		e.Err = nil
+		to := s.requests[e.Ref]
 		switch {
-		case s.closed.Load():
+		case s.closed:
 			e.Err = messaging.ErrClosed
+		case e.Action == messaging.Extend:
 		case e.Action == messaging.Retry:
 			e.Err = fmt.Errorf("%w: redelivery over NATS core", messaging.ErrUnsupported)
+		default:
+			delete(s.requests, e.Ref)
+			if to != "" && e.Reply != nil {
+				e.Err = s.answer(to, e.Reply)
+			}
 		}
+	}
+	return nil
+}
+
+// answer sends m to the inbox of a request.
+func (s *coreSubscription) answer(to string, m *messaging.Message) error {
+	wire, size, err := encode(m, to, "")
+	if err != nil {
+		return err
+	}
+	if limit := int(s.nc.MaxPayload()); limit > 0 && size > limit {
+		return &messaging.TooLargeError{Size: size, Limit: limit}
+	}
+	if err := s.nc.PublishMsg(wire); err != nil {
+		return connError(err)
 	}
 	return nil
 }
 
 // Close implements messaging.Subscription. What was received and not delivered is lost.
 func (s *coreSubscription) Close(context.Context) error {
-	if s.closed.Swap(true) {
+	s.mu.Lock()
+	closed := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if closed {
 		return nil
 	}
 	if err := s.sub.Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {

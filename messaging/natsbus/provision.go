@@ -68,6 +68,9 @@ func (b *Bus) provision(ctx context.Context, t messaging.TopicSpec, level int) e
 		return retry.Permanent(fmt.Errorf("%w: partitions over JetStream", messaging.ErrUnsupported))
 	}
 	want := b.streamConfig(t, level)
+	if want.MaxAge < dedupeWindow {
+		return retry.Permanent(fmt.Errorf("%w: max age of %v, below the dedupe window of %v", messaging.ErrUnsupported, want.MaxAge, dedupeWindow))
+	}
 	ctx, cancel := context.WithTimeout(ctx, 2*apiTimeout)
 	defer cancel()
 	// Looked up first: creating a stream that exists answers only "in use", and not with what.
@@ -116,7 +119,6 @@ func (b *Bus) streamConfig(t messaging.TopicSpec, level int) jetstream.StreamCon
 	if t.Replicas > 0 {
 		c.Replicas = t.Replicas
 	}
-	c.Duplicates = min(c.Duplicates, c.MaxAge) // the server's own rule
 	return c
 }
 

@@ -38,7 +38,8 @@ type flight struct {
 	wire []*nats.Msg
 	// next is the message that waits for this one: the next of its topic and key. Zero: none.
 	next   []int
-	ready  []int // may be published now, in order
+	ready  []int // may be published, in order
+	at     int   // of ready: what was not published yet
 	open   int   // published, not answered
 	sent   []bool
 	done   []bool
@@ -109,6 +110,10 @@ func (b *Bus) wire(m *messaging.Message, limit int) (*nats.Msg, error) {
 
 // run publishes and collects answers until every message is done.
 func (f *flight) run(ctx context.Context) {
+	if ctx.Err() != nil {
+		f.failRest(context.Cause(ctx))
+		return
+	}
 	if err := connected(ctx, f.b.nc); err != nil {
 		f.failRest(err)
 		return
@@ -132,7 +137,7 @@ func (f *flight) run(ctx context.Context) {
 			f.failRest(err)
 			return
 		}
-		if f.open == 0 && len(f.ready) == 0 {
+		if f.open == 0 && f.at == len(f.ready) {
 			return
 		}
 		got, err := r.wait(ctx, c, tick.C)
@@ -149,12 +154,9 @@ func (f *flight) run(ctx context.Context) {
 // publish hands what is ready to the connection, as far as the window of the Bus has room; it waits for room only if no
 // answer of this call could make some.
 func (f *flight) publish(ctx context.Context, c *caller) error {
-	n := 0
-	defer func() { f.ready = append(f.ready[:0], f.ready[n:]...) }()
-	for n < len(f.ready) {
-		i := f.ready[n]
+	for ; f.at < len(f.ready); f.at++ {
+		i := f.ready[f.at]
 		if f.done[i] {
-			n++
 			continue
 		}
 		ok, err := f.b.replies.acquire(ctx, f.open == 0)
@@ -164,7 +166,6 @@ func (f *flight) publish(ctx context.Context, c *caller) error {
 		if !ok {
 			return nil
 		}
-		n++
 		f.wire[i].Reply = c.reply(i)
 		if err := f.b.nc.PublishMsg(f.wire[i]); err != nil {
 			f.b.replies.release()

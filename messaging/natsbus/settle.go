@@ -161,6 +161,8 @@ func (s *subscription) find(ref uint64) (held, error) {
 		return held{}, messaging.ErrClosed
 	case !ok:
 		return held{}, errSettled
+	case s.gone:
+		return held{}, messaging.ErrLeaseLost
 	case !time.Now().Before(h.until):
 		delete(s.held, ref)
 		s.bytes -= h.size

@@ -61,7 +61,8 @@ type subscription struct {
 	held   map[uint64]held // delivered and not settled
 	bytes  int             // of them
 	ref    uint64
-	sweep  int // size of held at which expired ones are looked for
+	sweep  int  // size of held at which expired ones are looked for
+	gone   bool // the consumer was deleted: a verdict would hit the next one of its name
 	closed bool
 }
 
@@ -257,7 +258,7 @@ func (s *subscription) status(ctx context.Context, m *nats.Msg) error {
 			s.place.broken = true
 			return nil
 		}
-		return fmt.Errorf("natsbus: the consumer %s of stream %s was deleted", s.consumer, s.stream)
+		return s.deleted()
 	case hasLeft:
 		s.credit.returned(left, bytes)
 		if strings.HasPrefix(what, "Message Size Exceeds MaxBytes") {
@@ -324,7 +325,7 @@ func (s *subscription) probe(ctx context.Context) error {
 		if s.spec.Group == "" {
 			return s.reread(ctx)
 		}
-		return fmt.Errorf("natsbus: the consumer %s of stream %s is gone", s.consumer, s.stream)
+		return s.deleted()
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return retry.Permanent(fmt.Errorf("natsbus: %w: %q", messaging.ErrUnknownTopic, s.spec.Topic))
 	case ctx.Err() != nil:
@@ -337,6 +338,15 @@ func (s *subscription) probe(ctx context.Context) error {
 	}
 	s.place.doubt = false
 	return s.renew(ctx)
+}
+
+// deleted ends the subscription of a group. Its deliveries are void, and may not be settled: a new consumer has the same
+// name and counts from one again.
+func (s *subscription) deleted() error {
+	s.mu.Lock()
+	s.gone = true
+	s.mu.Unlock()
+	return fmt.Errorf("natsbus: the consumer %s of stream %s was deleted", s.consumer, s.stream)
 }
 
 // lost and alive tell the consumer, once each, that nothing comes and that something comes again.
@@ -541,7 +551,7 @@ func (s *subscription) handBack() int {
 				if info.consumer == s.consumer {
 					s.place.broken = true // read again from the last message that was delivered
 				}
-			case !s.b.nc.IsConnected(): // it would be sent much later, for another delivery
+			case s.gone || !s.b.nc.IsConnected(): // it would be sent much later, for another delivery
 			case s.b.nc.Publish(m.Reply, ackRelease) == nil:
 				n++
 			}

@@ -62,6 +62,8 @@ func encode(m *messaging.Message, subject, dedupe string) (*nats.Msg, int, error
 		switch {
 		case reserved(k) || !portableName(k):
 			return nil, 0, fmt.Errorf("%w: header %q is reserved or no portable name", messaging.ErrInvalid, k)
+		case !portableText(v): // nats.go would trim it, and turn line ends into spaces
+			return nil, 0, fmt.Errorf("%w: header %q is no printable text", messaging.ErrInvalid, k)
 		case k == contentType:
 			w.set(ceData, escape(v)) // the attribute, beside the header that plain NATS clients look for
 			w.set(k, v)
