@@ -168,7 +168,7 @@ const (
 // An Event is what an adapter reports beside its deliveries.
 type Event struct {
 	Kind EventKind
-	Err  error // of Disconnected
+	Err  error // of Disconnected and Slowed
 	Gap  int64 // of Gap: how many messages are gone
 }
 
@@ -183,6 +183,10 @@ func (k EventKind) String() string {
 		return "reconnected"
 	case Gap:
 		return "gap"
+	case Slowed:
+		return "slowed"
+	case Resumed:
+		return "resumed"
 	default:
 		return "unknown"
 	}
@@ -193,6 +197,10 @@ const (
 	Disconnected EventKind = iota
 	Reconnected
 	Gap // the transport dropped messages that this group had not read
+	// Slowed, by the consumer itself: message after message has failed, so one at a time is tried until one succeeds.
+	// Resumed: one has.
+	Slowed
+	Resumed
 )
 
 // Features is what a transport really promises. It is a fact about the adapter, not a wish: NewPublisher and

@@ -14,6 +14,8 @@
 //     handler's context ends with [ErrLeaseLost] and nothing is said to the transport about that message any more.
 //   - A failing message waits outside of the handlers' slots, with jitter, and never forever.
 //   - An ordered consumer handles the messages of one Key one after another, also while one of them is retried.
+//   - When message after message fails, which is what an outage of something they all need looks like, the consumer tries
+//     one at a time until one succeeds, instead of making dead letters of the queue.
 //   - When the context of Run ends, running handlers finish with a living context and what has not started is handed
 //     back at once. A shutdown is not a failure of any message.
 //

@@ -25,13 +25,14 @@ func (r *run) workLoop() {
 	ended := false
 	defer func() {
 		r.mu.Lock()
+		defer r.mu.Unlock()
 		w.renew(nil)
+		if !ended { // the handler called runtime.Goexit, which takes its goroutine with it
+			go r.workLoop()
+			return
+		}
 		r.workers--
 		r.quiet.Broadcast()
-		r.mu.Unlock()
-		if !ended { // the handler called runtime.Goexit, which takes its goroutine with it
-			r.startWorker()
-		}
 	}()
 	r.mu.Lock()
 	for {
@@ -51,7 +52,7 @@ func (r *run) workLoop() {
 // next waits for a message that is ready. It returns nil when the run has stopped.
 func (r *run) next() *flight {
 	for {
-		for r.readyAt < len(r.ready) {
+		for r.readyAt < len(r.ready) && (r.draining || !r.brake.holds()) {
 			f := r.ready[r.readyAt]
 			r.ready[r.readyAt] = nil
 			r.readyAt++
@@ -67,6 +68,7 @@ func (r *run) next() *flight {
 			if r.draining && f.dead == nil {
 				continue // it is about to be handed back
 			}
+			r.brake.probe()
 			if r.readyAt < len(r.ready) && r.idle > 0 {
 				r.work.Signal()
 			}
@@ -258,6 +260,9 @@ func (r *run) decideFailure(ctx context.Context, f *flight, err error, attempt i
 	if attempt < p.MaxAttempts {
 		delay = r.delay(attempt)
 	}
+	if delay >= 0 && r.braked() { // the next probe should be another message, not this one's last attempts
+		delay = max(delay, p.MaxDelay/2+rand.N(p.MaxDelay/2+1))
+	}
 	if delay < 0 {
 		return decision{counted: true, burial: r.newBurial(f, deadAttempts, err, now)}
 	}
@@ -335,8 +340,17 @@ func (r *run) count(f *flight, d decision) {
 	switch {
 	case d.counted:
 		r.stats.Failed++
+		if r.brake.failed(f.message.Attempt-f.waits, time.Now()) {
+			r.tell(func(ctx context.Context) { r.report(ctx, Event{Kind: Slowed, Err: d.cause}) })
+		}
+		r.keeper.due(r.brake.next)
 	case d.action == Done && f.dead == nil:
 		r.stats.Handled++
+		if r.brake.succeeded() {
+			r.work.Broadcast()
+			r.room.Signal()
+			r.tell(func(ctx context.Context) { r.report(ctx, Event{Kind: Resumed}) })
+		}
 	}
 	if (d.counted || d.waited) && f.first.IsZero() {
 		f.first = time.Now()

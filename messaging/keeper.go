@@ -94,6 +94,14 @@ func (r *run) inspect(now time.Time, b *keptBatch) (next time.Time) {
 			next = t
 		}
 	}
+	if r.brake.on {
+		if now.Before(r.brake.next) {
+			soon(r.brake.next)
+		} else { // a probe is due
+			r.work.Signal()
+			r.room.Signal()
+		}
+	}
 	for i := len(r.flights) - 1; i >= 0; i-- { // a dropped one is replaced by a later one, already seen
 		f := r.flights[i]
 		if f.state == settling || f.lost {

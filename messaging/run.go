@@ -62,6 +62,7 @@ type run struct {
 	draining             bool // start nothing new
 	stopped              bool // workers end
 	closed               bool // the settler ends
+	brake                brake
 	keeper               keeper
 	stats                Stats
 }
@@ -106,16 +107,17 @@ func (c *Consumer) newRun(ctx context.Context) *run {
 
 // fetchAll opens subscriptions, one after another when one fails, until ctx ends or an error says that nothing helps.
 func (r *run) fetchAll(ctx context.Context) error {
-	failures := 0
+	failures, down := 0, false
 	for ctx.Err() == nil {
+		began := time.Now()
 		src, err := r.open(ctx)
 		if err == nil {
-			var received bool
-			received, err = r.fetch(ctx, src)
-			r.retire(src)
-			if received {
-				failures = 0
+			if down {
+				r.report(ctx, Event{Kind: Reconnected})
 			}
+			down = false
+			err = r.fetch(ctx, src)
+			r.retire(src)
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -123,8 +125,12 @@ func (r *run) fetchAll(ctx context.Context) error {
 		if isPermanent(err) || errors.Is(err, ErrUnsupported) {
 			return fmt.Errorf("messaging: consume %s: %w", r.c.topic, err)
 		}
-		if failures == 0 {
+		if !down {
 			r.report(ctx, Event{Kind: Disconnected, Err: err})
+		}
+		down = true
+		if time.Since(began) > time.Minute { // it had worked for a while
+			failures = 0
 		}
 		failures++
 		if !pause(ctx, reopenDelay(failures)) {
@@ -171,9 +177,7 @@ func (r *run) open(ctx context.Context) (*source, error) {
 		r.stats.Reconnects++
 	}
 	r.mu.Unlock()
-	if r.opened {
-		r.report(ctx, Event{Kind: Reconnected})
-	} else {
+	if !r.opened {
 		r.opened = true
 		close(r.c.ready)
 	}
@@ -192,22 +196,21 @@ func (r *run) report(ctx context.Context, e Event) {
 	}
 }
 
-// fetch asks for as many deliveries as there are free slots, again and again. It reports whether there were any.
-func (r *run) fetch(ctx context.Context, src *source) (received bool, err error) {
+// fetch asks for as many deliveries as there are free slots, again and again.
+func (r *run) fetch(ctx context.Context, src *source) error {
 	into := make([]Delivery, r.slots)
 	for {
 		n := r.waitForRoom()
 		if n == 0 {
-			return received, nil
+			return nil
 		}
 		k, err := src.sub.Receive(ctx, into[:n])
 		if k > 0 {
-			received = true
 			r.accept(src, into[:k])
 			clear(into[:k])
 		}
 		if err != nil {
-			return received, err
+			return err
 		}
 	}
 }
@@ -218,7 +221,12 @@ func (r *run) waitForRoom() int {
 	defer r.mu.Unlock()
 	for !r.draining {
 		full := r.bytes >= r.c.config.BufferBytes && r.taken > 0
-		if free := min(r.slots-r.taken, r.slots+maxParked-r.taken-r.parked); free > 0 && !full {
+		free := min(r.slots-r.taken, r.slots+maxParked-r.taken-r.parked)
+		if r.brake.on {
+			free = min(free, 1)
+		}
+		held := r.brake.on && (r.taken > 0 || r.brake.holds())
+		if free > 0 && !full && !held {
 			return free
 		}
 		r.room.Wait()

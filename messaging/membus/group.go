@@ -21,7 +21,7 @@ type group struct {
 	free    []uint32
 	leased  int
 	expiry  time.Time // no lease ends before; zero: none is known
-	again   itemHeap  // to be delivered again, oldest first
+	again   itemHeap  // to be delivered again: those without delay by age, then by the time they became due
 	later   itemHeap  // not before a time, earliest first
 	lanes   map[string]*lane
 	blocked int             // messages that wait in lanes
@@ -90,7 +90,6 @@ func (g *group) settleTime(now time.Time) {
 	}
 	for len(g.later) > 0 && !now.Before(g.later[0].due) {
 		it := heap.Pop(&g.later).(*item)
-		it.due = time.Time{}
 		if it.m.Attempt == 0 && !g.enterLane(it) { // a scheduled message takes its place in its lane when it is due
 			continue
 		}
@@ -106,6 +105,7 @@ func (g *group) expireLeases(now time.Time) {
 		}
 		if !now.Before(it.until) {
 			g.unlease(it)
+			it.due = time.Time{}
 			heap.Push(&g.again, it)
 			continue
 		}

@@ -224,6 +224,7 @@ func (s *subscription) settle(v *messaging.Settlement, now time.Time) {
 		fallthrough
 	case messaging.Retry:
 		g.unlease(it)
+		it.due = time.Time{}
 		if v.Delay <= 0 {
 			heap.Push(&g.again, it)
 			return

@@ -1,0 +1,73 @@
+package messaging_test
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandemgo/tandem/messaging"
+)
+
+// Trap: a dependency that is down for an hour makes dead letters of the whole queue.
+func TestAnOutageDoesNotEmptyTheQueueIntoDeadLetters(t *testing.T) {
+	for _, ordered := range []bool{false, true} {
+		t.Run(fmt.Sprint("ordered=", ordered), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBus(t, busConfig)
+				var up atomic.Bool
+				var events []messaging.EventKind
+				r := run(t, b, messaging.ConsumerConfig{
+					Group: "g", Ordered: ordered,
+					OnEvent: func(_ context.Context, e messaging.Event) { events = append(events, e.Kind) },
+				}, func(context.Context, *messaging.Message) error {
+					if !up.Load() {
+						return errNo
+					}
+					return nil
+				})
+				for i := range 100 {
+					var m []*messaging.Message
+					for j := range 100 {
+						m = append(m, message("orders", fmt.Sprint(i, ".", j), "x"))
+					}
+					publish(t, b, m...)
+				}
+				pass(time.Hour)
+				calls := len(r.saw())
+				require.Less(t, calls, 50+16+60*60/15+20, "one probe in half a minute, less the first ones")
+				require.Greater(t, calls, 50+60)
+				up.Store(true)
+				pass(10 * time.Minute)
+				s := r.Stats()
+				require.LessOrEqual(t, s.Dead, int64(25), "of ten thousand")
+				require.Equal(t, int64(10_000), s.Handled+s.Dead)
+				require.Equal(t, []messaging.EventKind{messaging.Slowed, messaging.Resumed}, events)
+				require.NoError(t, r.stop())
+			})
+		})
+	}
+}
+
+// Failures among successes are no outage.
+func TestPoisonAmongGoodMessagesDoesNotBrake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBus(t, busConfig)
+		r := run(t, b, messaging.ConsumerConfig{Group: "g"}, func(_ context.Context, m *messaging.Message) error {
+			if string(m.Body) == "bad" {
+				return errNo
+			}
+			return nil
+		})
+		for range 200 {
+			publish(t, b, bodies("orders", "bad", "good")...)
+		}
+		pass(5 * time.Minute)
+		require.Equal(t, int64(200), r.Stats().Handled)
+		require.Equal(t, int64(200), r.Stats().Dead)
+	})
+}
