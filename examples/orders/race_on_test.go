@@ -4,5 +4,5 @@ package main
 
 const (
 	raced    = true
-	slowness = 3
+	slowness = 2
 )
