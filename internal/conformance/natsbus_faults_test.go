@@ -25,7 +25,7 @@ type wire struct {
 }
 
 func (w *wire) Dial(network, address string) (net.Conn, error) {
-	c, err := net.Dial(network, address) //nolint:noctx // the interface has no context
+	c, err := net.Dial(network, address)
 	if err != nil {
 		return nil, err
 	}

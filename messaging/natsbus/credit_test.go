@@ -14,24 +14,21 @@ type pulls struct {
 }
 
 func (p *pulls) take(size int) (got bool, batch, bytes int, tooSmall bool) {
-	for len(p.open) > 0 {
-		g := p.open[0]
-		limited := p.limit[0]
-		if limited && size > g.bytes {
-			p.open, p.limit = p.open[1:], p.limit[1:]
-			return false, g.batch, g.bytes, true
-		}
-		p.open, p.limit = p.open[1:], p.limit[1:]
-		g.batch--
-		g.bytes -= size
-		if g.batch > 0 && (!limited || g.bytes > 0) {
-			p.open, p.limit = append(p.open, g), append(p.limit, limited)
-		} else if limited {
-			return true, 0, max(g.bytes, 0), false
-		}
+	if len(p.open) == 0 {
+		return false, 0, 0, false
+	}
+	g, limited := p.open[0], p.limit[0]
+	p.open, p.limit = p.open[1:], p.limit[1:]
+	if limited && size > g.bytes {
+		return false, g.batch, g.bytes, true
+	}
+	g.batch--
+	g.bytes -= size
+	if g.batch > 0 && (!limited || g.bytes > 0) {
+		p.open, p.limit = append(p.open, g), append(p.limit, limited)
 		return true, 0, 0, false
 	}
-	return false, 0, 0, false
+	return true, 0, max(g.bytes, 0), false
 }
 
 // Never more slots or bytes in hand than allowed, whatever the sizes; and everything arrives.

@@ -13,7 +13,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandemgo/tandem/messaging"
-	"github.com/tandemgo/tandem/retry"
 )
 
 const (
@@ -53,6 +52,7 @@ type subscription struct {
 	down       bool      // told the consumer that nothing comes
 	heard      time.Time // when the server was last heard, or asked
 	pause      time.Time // no request before
+	missing    time.Time // since when the server does not know the stream or the consumer. Zero: it does
 	place      place
 
 	freed chan struct{} // capacity 1: bytes were settled
@@ -98,7 +98,7 @@ func (s *subscription) Receive(ctx context.Context, into []messaging.Delivery) (
 		return n, nil
 	}
 	// The consumer stops, or opens another subscription: what it hands back must not come here again.
-	if werr := s.withdraw(); n == 0 {
+	if werr := s.withdraw(ctx); n == 0 {
 		return 0, errors.Join(err, werr)
 	}
 	return n, nil
@@ -238,12 +238,9 @@ func (s *subscription) sweepLocked() {
 // status takes a word of the server about one of the pull requests. Each has a reply subject of its own.
 func (s *subscription) status(ctx context.Context, m *nats.Msg) error {
 	number, ok := strings.CutPrefix(m.Subject, s.inbox)
-	if !ok {
-		return nil // about a request that was forgotten
-	}
 	request, err := strconv.ParseUint(number, 36, 64)
-	if err != nil || request < s.valid {
-		return nil
+	if known := ok && err == nil && request >= s.valid; !known {
+		return nil // about a request that was forgotten
 	}
 	s.heard = time.Now()
 	left, hasLeft := headerInt(m, "Nats-Pending-Messages")
@@ -252,13 +249,6 @@ func (s *subscription) status(ctx context.Context, m *nats.Msg) error {
 	switch code := m.Header.Get("Status"); {
 	case code == "100":
 		s.alive(ctx)
-	case strings.HasPrefix(what, "Consumer Deleted"):
-		s.forget()
-		if s.spec.Group == "" {
-			s.place.broken = true
-			return nil
-		}
-		return s.deleted()
 	case hasLeft:
 		s.credit.returned(left, bytes)
 		if strings.HasPrefix(what, "Message Size Exceeds MaxBytes") {
@@ -269,8 +259,8 @@ func (s *subscription) status(ctx context.Context, m *nats.Msg) error {
 	case code == "400":
 		return fmt.Errorf("natsbus: the server refused a pull request: %s", what)
 	default:
-		// No responders, a server that shuts down, a limit that was changed: ask again, but not at once, and look first
-		// whether the consumer still exists.
+		// A deleted consumer, no responders, a server that shuts down, a limit that was changed: ask again, but not at
+		// once, and look first whether the consumer still exists.
 		s.forget()
 		s.pause = time.Now().Add(watch)
 		s.place.doubt = true
@@ -302,10 +292,13 @@ func (s *subscription) look(ctx context.Context) error {
 		}
 		return err
 	}
+	now := time.Now()
 	if s.place.broken {
+		if now.Before(s.pause) {
+			return nil
+		}
 		return s.reread(ctx)
 	}
-	now := time.Now()
 	if now.Before(s.pause) || !s.place.doubt && (s.credit.asked == 0 || now.Sub(s.heard) < silence) {
 		return nil
 	}
@@ -320,24 +313,33 @@ func (s *subscription) probe(ctx context.Context) error {
 	pctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	_, err := s.b.js.Consumer(pctx, s.stream, s.consumer)
+	noStream, noConsumer := errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrConsumerNotFound)
 	switch {
-	case errors.Is(err, jetstream.ErrConsumerNotFound):
-		if s.spec.Group == "" {
-			return s.reread(ctx)
-		}
-		return s.deleted()
-	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return retry.Permanent(fmt.Errorf("natsbus: %w: %q", messaging.ErrUnknownTopic, s.spec.Topic))
 	case ctx.Err() != nil:
 		return nil
-	case err != nil:
-		s.lost(ctx, err)
-		s.place.doubt = true
-		s.pause = time.Now().Add(watch)
-		return nil
+	case err == nil:
+		s.place.doubt = false
+		return s.renew(ctx)
+	case noConsumer && s.spec.Group == "":
+		return s.reread(ctx)
+	case noStream && s.confirmed():
+		return s.b.openError(s.spec.Topic, err)
+	case noConsumer && s.confirmed():
+		return s.deleted()
 	}
-	s.place.doubt = false
-	return s.renew(ctx)
+	s.lost(ctx, err)
+	s.place.doubt = true
+	s.pause = time.Now().Add(watch)
+	return nil
+}
+
+// confirmed reports whether this is not the first time that something is missing on the server. One that is going down,
+// or coming up, has nothing for a moment.
+func (s *subscription) confirmed() bool {
+	if s.missing.IsZero() {
+		s.missing = time.Now()
+	}
+	return time.Since(s.missing) >= watch
 }
 
 // deleted ends the subscription of a group. Its deliveries are void, and may not be settled: a new consumer has the same
@@ -358,7 +360,7 @@ func (s *subscription) lost(ctx context.Context, err error) {
 }
 
 func (s *subscription) alive(ctx context.Context) {
-	s.heard = time.Now()
+	s.heard, s.missing = time.Now(), time.Time{}
 	s.place.doubt = false
 	if s.down {
 		s.down = false
@@ -396,21 +398,20 @@ func (s *subscription) reread(ctx context.Context) error {
 	info, err := s.b.createReader(ctx, s.spec.Topic, jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: last + 1,
 	})
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		if isPermanent(err) {
-			return err
-		}
-		s.lost(ctx, err)
+	if isPermanent(err) && ctx.Err() == nil && s.confirmed() {
+		return err
+	}
+	if err != nil { // and again, until it succeeds
 		s.place.broken = true
 		s.pause = time.Now().Add(watch)
+		if ctx.Err() == nil {
+			s.lost(ctx, err)
+		}
 		return nil
 	}
 	s.opened(info)
 	s.place.stream = last
-	s.heard = time.Now()
+	s.heard, s.missing = time.Now(), time.Time{}
 	return nil
 }
 
@@ -468,8 +469,8 @@ func (s *subscription) ask(free int) error {
 
 // withdraw ends all pull requests and hands back what has arrived for them. When it returns without an error, the server
 // has seen both.
-func (s *subscription) withdraw() error {
-	ctx, cancel := context.WithTimeout(context.Background(), withdrawTimeout)
+func (s *subscription) withdraw(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawTimeout)
 	defer cancel()
 	err := s.end(ctx)
 	if s.handBack() > 0 && err == nil {
@@ -570,7 +571,7 @@ func (s *subscription) Close(ctx context.Context) error {
 	}
 	s.closed = true
 	s.mu.Unlock()
-	err := s.withdraw()
+	err := s.withdraw(ctx)
 	if s.spec.Group == "" && s.b.nc.IsConnected() {
 		ctx, cancel := context.WithTimeout(ctx, withdrawTimeout)
 		defer cancel()

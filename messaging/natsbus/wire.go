@@ -182,7 +182,8 @@ func putHeader(m *messaging.Message, k, v string) {
 // portableName reports whether k may name a header of a Message.
 func portableName(k string) bool {
 	for i := range len(k) {
-		if c := k[i]; !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-') {
+		c := k[i]
+		if ok := 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-'; !ok {
 			return false
 		}
 	}
