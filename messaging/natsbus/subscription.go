@@ -305,10 +305,14 @@ func (s *subscription) look(ctx context.Context) error {
 	return s.probe(ctx)
 }
 
-// probe asks whether the consumer still exists, after a silence or a refusal.
+// probe asks whether the durable still exists, after a silence or a refusal. A reader just takes another consumer.
 func (s *subscription) probe(ctx context.Context) error {
 	if !s.place.doubt {
 		s.lost(ctx, errors.New("natsbus: no heartbeat from the server"))
+	}
+	if s.spec.Group == "" {
+		// Not asked for: the consumer of a reader lives on one server, and where that is gone nobody answers.
+		return s.reread(ctx)
 	}
 	pctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -320,8 +324,6 @@ func (s *subscription) probe(ctx context.Context) error {
 	case err == nil:
 		s.place.doubt = false
 		return s.renew(ctx)
-	case noConsumer && s.spec.Group == "":
-		return s.reread(ctx)
 	case noStream && s.confirmed():
 		return s.b.openError(s.spec.Topic, err)
 	case noConsumer && s.confirmed():
