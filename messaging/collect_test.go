@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,15 +25,15 @@ func TestABatchIsFullOrHasWaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBus(t, busConfig)
 		began := time.Now()
-		var got []string
+		got := make(chan string, 10)
 		r := run(t, b, messaging.ConsumerConfig{Group: "g"},
 			batch(t, 4, time.Second, func(_ context.Context, m []*messaging.Message) []error {
-				got = append(got, fmt.Sprint(len(m), " after ", time.Since(began)))
+				got <- fmt.Sprint(len(m), " after ", time.Since(began))
 				return nil
 			}))
 		publish(t, b, bodies("orders", "1", "2", "3", "4", "5", "6")...)
 		pass(time.Minute)
-		require.Equal(t, []string{"4 after 0s", "2 after 1s"}, got)
+		require.Equal(t, []string{"4 after 0s", "2 after 1s"}, []string{<-got, <-got})
 		require.Equal(t, int64(6), r.Stats().Handled)
 	})
 }
@@ -66,10 +67,10 @@ func TestEachMessageOfABatchHasItsOwnVerdict(t *testing.T) {
 func TestABatchThatBreaksFailsAllItsMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBus(t, busConfig)
-		calls := 0
+		var calls atomic.Int32
 		r := run(t, b, messaging.ConsumerConfig{Group: "g", Retry: every(time.Minute, 9)},
 			batch(t, 2, time.Second, func(context.Context, []*messaging.Message) []error {
-				switch calls++; calls {
+				switch calls.Add(1) {
 				case 1:
 					panic("oh")
 				case 2:

@@ -77,7 +77,9 @@ func (r *run) handBack() {
 			}
 			r.makeReady(f)
 		case f.state == sleeping:
-			r.toSettle(f, r.backToTransport(f.asleep.waited || f.dead != nil, max(time.Until(f.wakeAt), 0), f.asleep.cause))
+			d := f.asleep
+			d.delay = max(time.Until(f.wakeAt), 0)
+			r.toSettle(f, r.backToTransport(f, d))
 		default:
 			r.toSettle(f, Settlement{Action: Release})
 		}

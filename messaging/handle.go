@@ -124,6 +124,7 @@ type decision struct {
 	cause   error         // of Retry and Refuse
 	counted bool          // a failure of the message
 	waited  bool          // a use of RetryAfter
+	held    bool          // until the end of Run; then given back at once
 	burial  *burial       // a dead letter instead
 }
 
@@ -146,6 +147,9 @@ func (r *run) handle(ctx context.Context, f *flight) {
 	}
 	r.finish(f, r.decide(ctx, f, err, started))
 }
+
+// holdFor is longer than any Run.
+const holdFor = 10 * 365 * 24 * time.Hour
 
 // A panicError is what a handler panicked with.
 type panicError struct {
@@ -240,6 +244,9 @@ func (r *run) logAttempt(ctx context.Context, f *flight, err error, d decision) 
 func (r *run) decideFailure(ctx context.Context, f *flight, err error, attempt int) decision {
 	p := &r.c.config.Retry
 	now := time.Now()
+	if _, held := errors.AsType[*holdError](err); held {
+		return decision{action: Retry, delay: holdFor, waited: true, held: true}
+	}
 	if isPermanent(err) {
 		return decision{counted: true, burial: r.newBurial(f, deadRejected, err, now)}
 	}
@@ -340,7 +347,8 @@ func (r *run) count(f *flight, d decision) {
 	switch {
 	case d.counted:
 		r.stats.Failed++
-		if r.brake.failed(f.message.Attempt-f.waits, time.Now()) {
+		rejected := f.dead != nil && f.dead.reason == deadRejected // about this message, and no other
+		if !rejected && r.brake.failed(f.message.Attempt-f.waits, time.Now()) {
 			r.tell(func(ctx context.Context) { r.report(ctx, Event{Kind: Slowed, Err: d.cause}) })
 		}
 		r.keeper.due(r.brake.next)
@@ -378,17 +386,20 @@ func (r *run) again(f *flight, d decision) {
 	}
 	r.remember(f)
 	r.leaveLane(f)
-	r.toSettle(f, r.backToTransport(d.waited || f.dead != nil, d.delay, d.cause))
+	r.toSettle(f, r.backToTransport(f, d))
 }
 
 // backToTransport is the verdict that has a message delivered again. The delay is a wish where it is longer than the
 // transport can hold.
-func (r *run) backToTransport(free bool, delay time.Duration, cause error) Settlement {
-	s := Settlement{Action: Retry, Delay: delay, Cause: cause}
+func (r *run) backToTransport(f *flight, d decision) Settlement {
+	s := Settlement{Action: Retry, Delay: d.delay, Cause: d.cause}
 	if most := r.c.features.Delay; most > 0 {
-		s.Delay = min(delay, most)
+		s.Delay = min(s.Delay, most)
 	}
-	if free {
+	if d.held {
+		s.Delay = 0
+	}
+	if d.waited || f.dead != nil {
 		s.Action, s.Cause = Release, nil
 	}
 	return s

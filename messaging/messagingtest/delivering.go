@@ -2,6 +2,7 @@ package messagingtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -158,6 +159,42 @@ func delivering() []rule {
 				mu.Lock()
 				defer mu.Unlock()
 				want(k, "most handlers at once", most, 3)
+			},
+		},
+		{
+			"lag is known, or refused",
+			"Lag counts what is stored and not delivered, and what is delivered and not settled; or it is ErrUnsupported.",
+			func(k *kit) {
+				if !k.needGroups() {
+					return
+				}
+				topic := k.topic()
+				c := k.config("g")
+				c.Concurrency = 2
+				block := make(chan struct{})
+				r := k.run(topic, c, func(context.Context, *messaging.Message) error {
+					<-block
+					return nil
+				})
+				k.publish(text(topic, "1", "2", "3", "4", "5")...)
+				r.await(2, 10*time.Second)
+				time.Sleep(time.Second)
+				lag, err := r.c.Lag(k.Context())
+				if errors.Is(err, messaging.ErrUnsupported) {
+					close(block)
+					return
+				}
+				if err != nil {
+					k.Errorf("Lag: %v", err)
+				}
+				want(k, "lag", lag, messaging.Lag{Messages: 3, Unacked: 2})
+				close(block)
+				r.await(5, 10*time.Second)
+				r.settled()
+				if lag, err = r.c.Lag(k.Context()); err != nil {
+					k.Errorf("Lag: %v", err)
+				}
+				want(k, "lag in the end", lag, messaging.Lag{})
 			},
 		},
 		{

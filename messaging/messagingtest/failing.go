@@ -130,6 +130,38 @@ func failing() []rule {
 			},
 		},
 		{
+			"a dead letter can be sent back",
+			"Redrive publishes it again under its ID, and dedupe does not swallow it; a second Redrive finds nothing.",
+			func(k *kit) {
+				if !k.needGroups() || !k.storesDead() || !k.f.Durable {
+					return
+				}
+				topic := k.topic()
+				var mended atomic.Bool
+				r := k.run(topic, k.config("g"), func(context.Context, *messaging.Message) error {
+					if mended.Load() {
+						return nil
+					}
+					return messaging.Reject(errNo)
+				})
+				k.publish(&messaging.Message{ID: "x", Topic: topic, Body: []byte("a")})
+				k.eventually(10*time.Second, func() bool { return len(r.deadLetters()) == 1 }, func() string { return "a dead letter" })
+				time.Sleep(time.Second)
+				mended.Store(true)
+				for i, moved := range []int{1, 0} {
+					report, err := messaging.Redrive(k.Context(), k.h.Subscriber, topic+".dead", k.publisher(), messaging.RedriveConfig{})
+					if err != nil {
+						k.Fatalf("Redrive: %v", err)
+					}
+					want(k, fmt.Sprintf("moved by Redrive %d", i+1), report.Moved, moved)
+				}
+				got := r.await(2, 10*time.Second)
+				want(k, "calls", len(got), 2)
+				want(k, "ID", got[1].m.ID, "x")
+				want(k, "attempt", got[1].attempt, 1)
+			},
+		},
+		{
 			"a rejected message is not tried again",
 			"Reject, and retry.Permanent, mean a dead letter after one attempt.",
 			func(k *kit) {
