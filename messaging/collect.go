@@ -52,6 +52,7 @@ type collected struct {
 	errs     []error
 }
 
+//nolint:contextcheck // a batch has a context of its own, made of those of its messages
 func (c *collector) handle(ctx context.Context, m *Message) error {
 	b, first, runs := c.join(ctx, m)
 	if runs {
@@ -110,6 +111,8 @@ func (c *collector) take(b *collected) bool {
 
 // leave takes a message whose context has ended out of a batch that has not begun. One that has begun decides about it:
 // its handler may have done the work.
+//
+//nolint:contextcheck // as in handle
 func (c *collector) leave(ctx context.Context, b *collected, m *Message) error {
 	c.mu.Lock()
 	if c.current != b {

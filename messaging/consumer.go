@@ -127,13 +127,17 @@ func NewConsumer(s Subscriber, topic string, h Handler, c ConsumerConfig) (*Cons
 	for i := len(c.Use) - 1; i >= 0; i-- {
 		next, err := c.Use[i](h, info)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("Use[%d]: %w", i, err))
+			errs = append(errs, fmt.Errorf("messaging: Use[%d]: %w", i, err))
+			continue
+		}
+		if next == nil {
+			errs = append(errs, fmt.Errorf("messaging: Use[%d] returned no Handler", i))
 			continue
 		}
 		h = next
 	}
-	if len(errs) > 0 {
-		return nil, fmt.Errorf("messaging: NewConsumer: %w", errors.Join(errs...))
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	return &Consumer{source: s, features: f, topic: topic, config: c, handler: h, ready: make(chan struct{})}, nil
 }
@@ -155,26 +159,26 @@ func (c *ConsumerConfig) validate(topic string, f Features) []error {
 		}
 	}
 	if err := c.Retry.Validate(); err != nil {
-		errs = append(errs, fmt.Errorf("Retry: %w", err))
+		errs = append(errs, fmt.Errorf("messaging: Retry: %w", err))
 	}
-	add(c.Concurrency < 0, "Concurrency is negative")
-	add(c.Buffer < 0, "Buffer is negative")
-	add(c.BufferBytes < 0, "BufferBytes is negative")
-	add(c.Lease < 0, "Lease is negative")
-	add(c.HandleTimeout < 0, "HandleTimeout is negative; NoTimeout switches it off")
-	add(c.MaxAge < 0, "MaxAge is negative; NoTimeout switches it off")
-	add(c.DrainTimeout < 0, "DrainTimeout is negative")
-	add(c.DeadLetter == topic && topic != "", "DeadLetter is the topic itself")
+	add(c.Concurrency < 0, "messaging: Concurrency is negative")
+	add(c.Buffer < 0, "messaging: Buffer is negative")
+	add(c.BufferBytes < 0, "messaging: BufferBytes is negative")
+	add(c.Lease < 0, "messaging: Lease is negative")
+	add(c.HandleTimeout < 0, "messaging: HandleTimeout is negative; NoTimeout switches it off")
+	add(c.MaxAge < 0, "messaging: MaxAge is negative; NoTimeout switches it off")
+	add(c.DrainTimeout < 0, "messaging: DrainTimeout is negative")
+	add(c.DeadLetter == topic && topic != "", "messaging: DeadLetter is the topic itself")
 	if c.Dead != nil {
 		confirm := c.Dead.Features().Confirm
 		add(confirm == ConfirmNone || confirm == ConfirmTx,
 			"%w: Dead: its confirmation does not mean that the dead letter is stored", ErrUnsupported)
 	}
 	add(c.Group != "" && c.DeadLetter == "" && strings.HasSuffix(topic, deadSuffix),
-		"a consumer of dead letters must name its own DeadLetter")
+		"messaging: a consumer of dead letters must name its own DeadLetter")
 	if c.DeadLetter != "" {
 		if err := CheckTopic(c.DeadLetter); err != nil {
-			errs = append(errs, fmt.Errorf("DeadLetter: %w", err))
+			errs = append(errs, fmt.Errorf("messaging: DeadLetter: %w", err))
 		}
 	}
 	add(c.Group != "" && !f.Groups, "%w: Group", ErrUnsupported)
@@ -224,7 +228,7 @@ func (c *ConsumerConfig) fillDead(s Subscriber, topic string, f Features) error 
 	}
 	sender, ok := s.(Sender)
 	if !ok {
-		return errors.New("Dead is nil, and the Subscriber is no Sender")
+		return errors.New("messaging: Dead is nil, and the Subscriber is no Sender")
 	}
 	var err error
 	c.Dead, err = NewPublisher(sender, PublisherConfig{Log: c.Log})

@@ -26,7 +26,7 @@ func (r *run) workLoop() {
 	defer func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		w.renew(nil)
+		w.end()
 		if !ended { // the handler called runtime.Goexit, which takes its goroutine with it
 			go r.workLoop()
 			return
@@ -98,14 +98,16 @@ func (r *run) begin(w *worker, f *flight) context.Context {
 	return w.ctx
 }
 
-// renew ends the context of a worker and gives it another, or none.
+// renew ends the context of a worker and gives it another.
 func (w *worker) renew(base context.Context) {
+	w.end()
+	w.ctx, w.cancel = context.WithCancelCause(base)
+	w.uses = 0
+}
+
+func (w *worker) end() {
 	if w.cancel != nil {
 		w.cancel(nil)
-	}
-	w.ctx, w.cancel, w.uses = nil, nil, 0
-	if base != nil {
-		w.ctx, w.cancel = context.WithCancelCause(base)
 	}
 }
 
@@ -129,6 +131,8 @@ type decision struct {
 }
 
 // handle runs one attempt, decides, and sends the verdict on its way.
+//
+//nolint:contextcheck // what finish may close lives longer than the attempt
 func (r *run) handle(ctx context.Context, f *flight) {
 	if f.dead != nil {
 		r.finish(f, r.bury(f))
@@ -169,7 +173,7 @@ func (e *panicError) Unwrap() error {
 var errGoexit = errors.New("messaging: the handler called runtime.Goexit")
 
 // attempt calls the handler. A panic becomes its error; after Goexit, exit is called while the goroutine unwinds.
-func (r *run) attempt(ctx context.Context, m *Message, exit func(error)) (err error, exited bool) { //nolint:revive // err first: exited qualifies it
+func (r *run) attempt(ctx context.Context, m *Message, exit func(error)) (err error, exited bool) {
 	returned := false
 	defer func() {
 		if returned {

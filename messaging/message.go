@@ -96,7 +96,8 @@ func checkGroup(name string) error {
 func isWord(s string) bool {
 	for i := range len(s) {
 		c := s[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+		word := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_'
+		if !word {
 			return false
 		}
 	}
@@ -140,7 +141,8 @@ func checkHeader(k, v string) error {
 	}
 	for i := range len(k) {
 		c := k[i]
-		if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-') {
+		portable := 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-'
+		if !portable {
 			return errHeaderKey
 		}
 	}

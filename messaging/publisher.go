@@ -71,19 +71,19 @@ func NewPublisher(s Sender, c PublisherConfig) (*Publisher, error) {
 	}
 	var errs []error
 	if c.Timeout < 0 {
-		errs = append(errs, errors.New("Timeout is negative; NoTimeout switches it off"))
+		errs = append(errs, errors.New("messaging: Timeout is negative; NoTimeout switches it off"))
 	}
 	if c.AttemptTimeout < 0 {
-		errs = append(errs, errors.New("AttemptTimeout is negative; NoTimeout switches it off"))
+		errs = append(errs, errors.New("messaging: AttemptTimeout is negative; NoTimeout switches it off"))
 	}
 	if c.Window < 0 {
-		errs = append(errs, errors.New("Window is negative"))
+		errs = append(errs, errors.New("messaging: Window is negative"))
 	}
 	if err := checkValue(c.Source); err != nil {
-		errs = append(errs, fmt.Errorf("Source %w", err))
+		errs = append(errs, fmt.Errorf("messaging: Source %w", err))
 	}
 	if err := c.Retry.Validate(); err != nil {
-		errs = append(errs, fmt.Errorf("Retry: %w", err))
+		errs = append(errs, fmt.Errorf("messaging: Retry: %w", err))
 	}
 	f := s.Features()
 	if f.Confirm == ConfirmNone && !c.AtMostOnce {
@@ -92,8 +92,8 @@ func NewPublisher(s Sender, c PublisherConfig) (*Publisher, error) {
 	if err := fillPublisher(&c); err != nil {
 		errs = append(errs, err)
 	}
-	if len(errs) > 0 {
-		return nil, fmt.Errorf("messaging: NewPublisher: %w", errors.Join(errs...))
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	return &Publisher{
 		sender: s, features: f, config: c,
@@ -163,7 +163,7 @@ func (p *Publisher) Publish(ctx context.Context, m ...*Message) error {
 	}
 	tries := p.config.Retry.Start(withDeadline(ctx, p.config.Timeout))
 	for {
-		outcome, failed := p.attempt(tries.Context(), &tries, &b)
+		outcome, failed := p.attempt(tries.Context(), &tries, &b) //nolint:contextcheck // Start made it of ctx
 		if !failed {
 			return b.err()
 		}
@@ -355,10 +355,10 @@ func (p *Publisher) attemptContext(ctx context.Context, tries *retry.Tries) (con
 func (p *Publisher) sendTopic(ctx context.Context, attempt int, b *batch, group []int) error {
 	topic := b.messages[group[0]].Topic
 	started := time.Now()
-	permit, err := p.config.Breakers.Get(topic).Allow()
+	permit, err := p.config.Breakers.Get(topic).Allow() //nolint:contextcheck // a permit waits for nothing
 	if err == nil {
 		err = p.send(ctx, b, group)
-		permit.Done(judge(ctx, err))
+		permit.Done(judge(ctx, err)) //nolint:contextcheck // hooks of the breaker are no part of the call
 	}
 	if hook := p.config.OnAttempt; hook != nil {
 		contain(p.config.Log, func() {

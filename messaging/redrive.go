@@ -49,7 +49,7 @@ type RedriveReport struct {
 // is for that. At most 1000 dead letters can be skipped in one call.
 func Redrive(ctx context.Context, from Subscriber, dead string, to *Publisher, c RedriveConfig) (RedriveReport, error) {
 	if err := c.fill(from, to); err != nil {
-		return RedriveReport{}, fmt.Errorf("messaging: Redrive: %w", err)
+		return RedriveReport{}, err
 	}
 	d := &redrive{config: c, to: to, began: time.Now(), active: make(chan struct{}, 1)}
 	ctx, d.stop = context.WithCancelCause(ctx)
@@ -61,7 +61,7 @@ func Redrive(ctx context.Context, from Subscriber, dead string, to *Publisher, c
 		Concurrency: 1, HandleTimeout: NoTimeout, Log: c.Log,
 	})
 	if err != nil {
-		return RedriveReport{}, fmt.Errorf("messaging: Redrive: %w", err)
+		return RedriveReport{}, err
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- consumer.Run(ctx) }()
@@ -74,7 +74,7 @@ func Redrive(ctx context.Context, from Subscriber, dead string, to *Publisher, c
 func (c *RedriveConfig) fill(from Subscriber, to *Publisher) error {
 	var errs []error
 	if from == nil || to == nil {
-		return errors.New("the Subscriber or the Publisher is nil")
+		return errors.New("messaging: the Subscriber or the Publisher is nil")
 	}
 	if f := from.Features(); !f.Groups || !f.Durable {
 		errs = append(errs, fmt.Errorf("%w: a group that keeps its place", ErrUnsupported))
@@ -83,13 +83,13 @@ func (c *RedriveConfig) fill(from Subscriber, to *Publisher) error {
 		errs = append(errs, fmt.Errorf("%w: a confirmation that means stored", ErrUnsupported))
 	}
 	if c.Rate < 0 {
-		errs = append(errs, errors.New("Rate is negative"))
+		errs = append(errs, errors.New("messaging: Rate is negative"))
 	}
 	if c.Most < 0 {
-		errs = append(errs, errors.New("Most is negative"))
+		errs = append(errs, errors.New("messaging: Most is negative"))
 	}
 	if c.Idle < 0 {
-		errs = append(errs, errors.New("Idle is negative"))
+		errs = append(errs, errors.New("messaging: Idle is negative"))
 	}
 	fillZero(&c.Rate, 100)
 	fillZero(&c.Group, "redrive")

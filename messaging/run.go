@@ -73,6 +73,8 @@ type run struct {
 //
 // A handler that does not return although its context has ended keeps its goroutine: nobody can take that away from it.
 // It is the one thing that outlives Run, and the error counts it.
+//
+//nolint:contextcheck // handlers and settlements outlive ctx on purpose: base has its values and not its end
 func (c *Consumer) Run(ctx context.Context) error {
 	if c.started.Swap(true) {
 		return errors.New("messaging: Consumer.Run was called before")
@@ -106,6 +108,8 @@ func (c *Consumer) newRun(ctx context.Context) *run {
 }
 
 // fetchAll opens subscriptions, one after another when one fails, until ctx ends or an error says that nothing helps.
+//
+//nolint:contextcheck,nilerr // closing a subscription outlives ctx; the end of ctx is no error of Run
 func (r *run) fetchAll(ctx context.Context) error {
 	failures, down := 0, false
 	for ctx.Err() == nil {

@@ -38,7 +38,6 @@ type item struct {
 	due      time.Time
 	until    time.Time // while leased
 	member   *subscription
-	pos      int // in its heap
 }
 
 // A lane is the messages of one key that are not settled: the first is with a member, or waits for a retry.

@@ -97,7 +97,7 @@ func (b *Bus) Provision(_ context.Context, specs ...messaging.TopicSpec) error {
 		b.mu.Lock()
 		t := b.topics[s.Name]
 		if t == nil {
-			t = b.newTopic(s)
+			b.newTopic(s)
 		} else if err := t.differs(b.settings(s)); err != nil {
 			errs = append(errs, err)
 		}

@@ -23,7 +23,9 @@ func delivering() []rule {
 					k.publish(text(topic, body)...)
 					r.await(1, 10*time.Second)
 					want(k, "received", r.bodies(), []string{body})
-					r.stop()
+					if err := r.stop(); err != nil {
+						k.Errorf("Run: %v", err)
+					}
 				}
 			},
 		},

@@ -160,7 +160,7 @@ func (k *kit) run(topic string, c messaging.ConsumerConfig, h messaging.Handler)
 		defer close(r.ended)
 		r.err = consumer.Run(ctx)
 	}()
-	k.Cleanup(func() { r.stop() })
+	k.Cleanup(func() { _ = r.stop() })
 	select {
 	case <-consumer.Ready():
 	case <-r.ended:
