@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/url"
 	"strings"
@@ -202,7 +201,7 @@ func (p *proxied) Close() {
 
 // connect returns a connection for one part of the shop. It never gives up coming back; while it is away a publish fails
 // at once, instead of waiting in a buffer that nobody confirms.
-func connect(url, name string, patience time.Duration, log *slog.Logger) (*nats.Conn, error) {
+func connect(url, name string, patience time.Duration, m *metrics) (*nats.Conn, error) {
 	return nats.Connect(url,
 		nats.Name(name),
 		nats.MaxReconnects(-1),
@@ -210,7 +209,8 @@ func connect(url, name string, patience time.Duration, log *slog.Logger) (*nats.
 		nats.ReconnectJitter(patience/2, patience/2),
 		nats.ReconnectBufSize(-1),
 		nats.IgnoreDiscoveredServers(), // the proxy is the way
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Debug("nats", "conn", name, "error", err) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { m.log.Debug("nats", "conn", name, "error", err) }),
+		nats.ReconnectHandler(func(*nats.Conn) { m.reconnected() }),
 	)
 }
 

@@ -5,7 +5,7 @@
 //	go run ./examples/orders
 //
 // A reader who wants to follow one order goes from shoppers.go over storefront.go, orders.go, journal.go and workers.go to
-// report.go. What makes the parts fail is in faults.go; the shop does not know of it.
+// report.go; wiring.go gives each part its policies. What makes the parts fail is in faults.go; they do not know of it.
 package main
 
 import (

@@ -32,6 +32,7 @@ type metrics struct {
 	budgetDenied  int
 	breakerOpened int
 	breakerClosed int
+	reconnects    int
 	events        map[string]bool // confirmed by the broker
 }
 
@@ -84,6 +85,13 @@ func (m *metrics) decided(layer string) func(context.Context, idempotency.Event)
 	}
 }
 
+// reconnected is for nats.ReconnectHandler.
+func (m *metrics) reconnected() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reconnects++
+}
+
 func (m *metrics) suppress(layer string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -102,7 +110,7 @@ func (m *metrics) snapshot() *metrics {
 	defer m.mu.Unlock()
 	return &metrics{
 		retries: maps.Clone(m.retries), suppressed: maps.Clone(m.suppressed),
-		budgetDenied: m.budgetDenied, breakerOpened: m.breakerOpened, breakerClosed: m.breakerClosed,
+		budgetDenied: m.budgetDenied, breakerOpened: m.breakerOpened, breakerClosed: m.breakerClosed, reconnects: m.reconnects,
 	}
 }
 

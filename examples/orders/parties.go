@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -174,4 +175,14 @@ func (s *server) close() error {
 		err = errors.Join(err, served)
 	}
 	return err
+}
+
+// listen waits for an address that may be taken for a moment by an outgoing connection of this very process.
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
+			return l, err
+		}
+	}
 }

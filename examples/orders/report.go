@@ -30,7 +30,7 @@ type report struct {
 	BreakerOpened        int            `json:"breaker_opened"`
 	Redelivered          int64          `json:"redelivered"`
 	DeadLettered         int64          `json:"dead_lettered"`
-	Reconnects           uint64         `json:"reconnects"`
+	Reconnects           int            `json:"reconnects"`
 	LatencyP50           float64        `json:"latency_p50_ms"`
 	LatencyP99           float64        `json:"latency_p99_ms"`
 	Faults               map[string]int `json:"faults"` // injected, by kind
@@ -146,7 +146,7 @@ func (r *report) explain(m *metrics) {
 	for layer, n := range m.suppressed {
 		r.suppress(layer, n)
 	}
-	r.BudgetDenied, r.BreakerOpened = m.budgetDenied, m.breakerOpened
+	r.BudgetDenied, r.BreakerOpened, r.Reconnects = m.budgetDenied, m.breakerOpened, m.reconnects
 }
 
 func quantile(sorted []float64, q float64) float64 {
