@@ -87,6 +87,7 @@ type HandleAttempt struct {
 	Duration time.Duration
 	Retry    time.Duration // the delay until the next attempt, with Again
 	Again    bool
+	Panic    bool // the handler panicked, or ended its goroutine; the stack is in the log and in the dead letter
 }
 
 // SettleError tells of a verdict that did not reach the transport: the message will come again.

@@ -212,8 +212,9 @@ func (r *run) decide(ctx context.Context, f *flight, err error, started time.Tim
 	if c.OnAttempt != nil {
 		e := HandleAttempt{
 			Message: f.message, Attempt: max(attempt, 1), Err: err, Duration: time.Since(started),
-			Retry: d.delay, Again: d.action == Retry || d.waited,
+			Retry: d.delay, Again: d.action == Retry,
 		}
+		_, e.Panic = errors.AsType[*panicError](err)
 		contain(c.Log, func() { c.OnAttempt(ctx, e) })
 	}
 	if err != nil && c.Log != nil {
