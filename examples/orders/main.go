@@ -95,7 +95,7 @@ func parse(args []string, stderr io.Writer) (c config, asJSON bool, err error) {
 	f.SetOutput(io.Discard) // the caller prints errors
 	f.Usage = func() {}
 	f.IntVar(&c.orders, "orders", 600, "`number` of orders; faults need at least 50")
-	f.Float64Var(&c.rate, "rate", 60, "orders per `second`")
+	f.Float64Var(&c.rate, "rate", 60, "`number` of orders placed per second")
 	f.Uint64Var(&c.seed, "seed", 1, "`seed` of the orders and of the faults")
 	faults := f.String("faults", "all", "all, none, or a `list` of: "+names(allKinds))
 	f.StringVar(&c.natsURL, "nats", "", "`URL` of a NATS server with JetStream to use instead of the embedded one")
