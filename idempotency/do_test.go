@@ -254,28 +254,37 @@ func TestDoExtendsTheLeaseOfLongWork(t *testing.T) {
 	})
 }
 
-// One heartbeat that fails does not end the work: the next one comes in time.
-func TestDoSurvivesAHeartbeatThatFails(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		beats := 0
-		s := &idempotencytest.Faulty{Store: newStore(t), Before: func(_ context.Context, op idempotencytest.Op) error {
-			if op == idempotencytest.Extend {
-				if beats++; beats%3 != 0 {
-					return errStore
-				}
-			}
-			return nil
-		}}
-		var told []idempotency.Event
-		c := idempotency.Config{Lease: time.Second, OnEvent: func(_ context.Context, e idempotency.Event) { told = append(told, e) }}
-		_, err := do(t, s, c, func(ctx context.Context) (string, error) {
-			time.Sleep(10 * time.Second)
-			return "", ctx.Err()
+// Heartbeats that fail do not end the work: the next one comes in time, also after one whose answer was lost.
+func TestDoSurvivesHeartbeatsThatFail(t *testing.T) {
+	for name, fail := range map[string]func(context.Context) error{
+		"at once":        func(context.Context) error { return errStore },
+		"without an end": func(ctx context.Context) error { <-ctx.Done(); return errStore },
+		"by a panic":     func(context.Context) error { panic(errStore) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				beats := 0
+				s := &idempotencytest.Faulty{Store: newStore(t), Before: func(ctx context.Context, op idempotencytest.Op) error {
+					if op == idempotencytest.Extend {
+						if beats++; beats%3 != 0 {
+							return fail(ctx)
+						}
+					}
+					return nil
+				}}
+				var told []idempotency.Event
+				c := idempotency.Config{Lease: time.Second, OnEvent: func(_ context.Context, e idempotency.Event) { told = append(told, e) }}
+				_, err := do(t, s, c, func(ctx context.Context) (string, error) {
+					time.Sleep(10 * time.Second)
+					return "", ctx.Err()
+				})
+				require.NoError(t, err)
+				require.Equal(t, idempotency.StepExtend, told[1].Step)
+				require.Equal(t, 1, told[1].Attempt)
+				require.ErrorContains(t, told[1].Err, errStore.Error())
+			})
 		})
-		require.NoError(t, err)
-		require.Equal(t, idempotency.StepExtend, told[1].Step)
-		require.ErrorIs(t, told[1].Err, errStore)
-	})
+	}
 }
 
 func TestDoEndsTheWorkBeforeTheLeaseEnds(t *testing.T) {

@@ -44,23 +44,27 @@ func (k *keeper) beat() {
 	}
 	k.beats.Add(1)
 	defer k.beats.Done()
-	t := k.ticket
+	t, began := k.ticket, time.Now()
 	limit := k.until.Add(-lease / 10)
 	if k.watch == nil {
 		k.watch = time.AfterFunc(time.Until(limit), k.expire)
 	}
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(k.ctx), limit)
+	// An answer that was lost must not use up the time in which others could come.
+	try := began.Add(lease / 6)
+	if try.After(limit) {
+		try = limit
+	}
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(k.ctx), try)
 	k.stop = cancel
 	k.mu.Unlock()
 
-	began := time.Now()
-	t, err := k.job.store.Extend(ctx, t, lease)
+	next, err := k.extend(ctx, t, lease)
 	cancel()
 
 	k.mu.Lock()
 	k.last = err
 	if err == nil {
-		k.ticket, k.until = t, began.Add(lease)
+		k.ticket, k.until = next, began.Add(lease)
 		k.watch.Stop()
 		k.watch = nil
 	}
@@ -81,6 +85,16 @@ func (k *keeper) beat() {
 		k.next = time.AfterFunc(max(pause, 0), k.beat)
 	}
 	k.mu.Unlock()
+}
+
+// extend contains a panic of the store: in the goroutine of a timer nobody could.
+func (k *keeper) extend(ctx context.Context, t Ticket, lease time.Duration) (_ Ticket, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("idempotency: the store panicked: %v", v)
+		}
+	}()
+	return k.job.store.Extend(ctx, t, lease)
 }
 
 // expire ends the work: the lease is over, or about to be.
