@@ -10,9 +10,6 @@ import (
 	"time"
 )
 
-// NoTimeout switches a timeout off where zero means a default.
-const NoTimeout = time.Duration(math.MaxInt64)
-
 // The header names, in canonical form; gRPC metadata spells them in lower case.
 const (
 	HeaderTimeout    = "Tandem-Timeout-Ms"
