@@ -70,7 +70,7 @@ func newBreaker(name string, c Config) *Breaker {
 }
 
 // Do calls op if the breaker admits it, and judges the result. A refusal is an *OpenError and op is not called. An op
-// that panics or ends its goroutine has failed.
+// that panics or ends its goroutine is Ignored: the fault is of this process.
 func (b *Breaker) Do(ctx context.Context, op func(context.Context) error) error {
 	if b == nil {
 		return op(ctx)
@@ -79,10 +79,19 @@ func (b *Breaker) Do(ctx context.Context, op func(context.Context) error) error 
 	if err := b.admit(ctx, &p); err != nil {
 		return err
 	}
-	outcome := Failure
+	outcome := Ignored
 	defer func() { b.finish(ctx, &p, outcome) }()
+	if b.c.Classify != nil {
+		err := op(ctx)
+		outcome = b.c.Classify(ctx, err)
+		return err
+	}
+	var started time.Time
+	if _, bounded := ctx.Deadline(); bounded { // else nobody will ask
+		started = time.Now()
+	}
 	err := op(ctx)
-	outcome = b.c.Classify(ctx, err)
+	outcome = classify(ctx, err, started)
 	return err
 }
 

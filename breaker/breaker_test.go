@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandemgo/tandem/breaker"
+	"github.com/tandemgo/tandem/internal/call"
 	"github.com/tandemgo/tandem/retry"
 )
 
@@ -154,6 +155,9 @@ func TestClassify(t *testing.T) {
 	short := func() (context.Context, context.CancelFunc) {
 		return context.WithTimeout(context.Background(), time.Second)
 	}
+	hurried := func() (context.Context, context.CancelFunc) {
+		return context.WithTimeout(context.Background(), 299*time.Millisecond)
+	}
 	other := breakerOf(t, breaker.Config{})
 	other.Trip(time.Hour)
 	for name, c := range map[string]struct {
@@ -166,7 +170,8 @@ func TestClassify(t *testing.T) {
 		"failure":                           {alive, fail, breaker.Open},
 		"the caller left":                   {cancelled, hang, breaker.Closed},
 		"the caller left, another error":    {cancelled, fail, breaker.Closed},
-		"the caller's deadline":             {short, hang, breaker.Closed},
+		"the caller's deadline":             {short, hang, breaker.Open},
+		"a caller in a hurry":               {hurried, hang, breaker.Closed},
 		"a timeout of the attempt's own":    {alive, timesOut, breaker.Open},
 		"of the attempt, the caller's left": {short, timesOut, breaker.Open},
 		"a refusal of another breaker":      {alive, func(ctx context.Context) error { return other.Do(ctx, succeed) }, breaker.Closed},
@@ -175,6 +180,14 @@ func TestClassify(t *testing.T) {
 			func() (context.Context, context.CancelFunc) { return lateTimer{context.Background()}, func() {} },
 			func(context.Context) error { return context.DeadlineExceeded },
 			breaker.Closed,
+		},
+		"time of our own that ran out, told as a cancel": {
+			func() (context.Context, context.CancelFunc) {
+				ctx, cancel := context.WithCancel(context.Background())
+				until := time.Now().Add(time.Second)
+				time.AfterFunc(time.Second, cancel)
+				return &call.Bounded{Context: ctx, Until: until}, cancel
+			}, hang, breaker.Open,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -344,36 +357,22 @@ func TestNoStampedeOfProbes(t *testing.T) {
 
 // Whatever becomes of a probe, half-open ends.
 func TestALostProbeDoesNotWedge(t *testing.T) {
-	for name, c := range map[string]struct {
-		lose func(b *breaker.Breaker)
-		wait time.Duration // until it has failed
-	}{
-		"panic": {lose: func(b *breaker.Breaker) {
-			defer func() { _ = recover() }()
-			do(b, 1, func(context.Context) error { panic("op") })
-		}},
-		"end of the goroutine": {lose: func(b *breaker.Breaker) {
-			var wg sync.WaitGroup
-			wg.Go(func() { do(b, 1, func(context.Context) error { runtime.Goexit(); return nil }) })
-			wg.Wait()
-		}},
-		"forgotten": {lose: func(b *breaker.Breaker) { _, _ = b.Allow() }, wait: 10 * time.Second},
-		"hanging": {lose: func(b *breaker.Breaker) {
+	for name, lose := range map[string]func(b *breaker.Breaker){
+		"forgotten": func(b *breaker.Breaker) { _, _ = b.Allow() },
+		"hanging": func(b *breaker.Breaker) {
 			go do(b, 1, func(context.Context) error { time.Sleep(time.Hour); return nil })
 			synctest.Wait()
-		}, wait: 10 * time.Second},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := halfOpen(t, breaker.Config{Probes: 1})
-				c.lose(b)
-				if c.wait > 0 {
-					time.Sleep(c.wait - 1)
-					require.Equal(t, breaker.HalfOpen, b.State())
-					_, err := b.Allow()
-					require.Equal(t, time.Duration(1), refused(t, err).RetryAfter)
-					time.Sleep(time.Nanosecond)
-				}
+				lose(b)
+				time.Sleep(10*time.Second - 1)
+				require.Equal(t, breaker.HalfOpen, b.State())
+				_, err := b.Allow()
+				require.Equal(t, time.Duration(1), refused(t, err).RetryAfter)
+				time.Sleep(time.Nanosecond)
 				require.Equal(t, breaker.Open, b.State(), "a lost probe has failed")
 				time.Sleep(b.RetryAfter())
 				require.NoError(t, b.Do(t.Context(), succeed))
@@ -650,10 +649,31 @@ func TestCallbacksHaveTheContextOfTheCall(t *testing.T) {
 	require.Equal(t, "trace", got)
 }
 
-func TestAPanicIsAFailureAndGoesOn(t *testing.T) {
-	b := breakerOf(t, breaker.Config{Consecutive: 1})
-	require.PanicsWithValue(t, "op", func() { do(b, 1, func(context.Context) error { panic("op") }) })
-	require.Equal(t, breaker.Open, b.State())
+// The fault is of this process: it neither opens a closed breaker nor ends the trial of a half-open one.
+func TestAPanicSaysNothing(t *testing.T) {
+	for name, end := range map[string]func(b *breaker.Breaker){
+		"panic": func(b *breaker.Breaker) {
+			require.PanicsWithValue(t, "op", func() { do(b, 1, func(context.Context) error { panic("op") }) })
+		},
+		"end of the goroutine": func(b *breaker.Breaker) {
+			var wg sync.WaitGroup
+			wg.Go(func() { do(b, 1, func(context.Context) error { runtime.Goexit(); return nil }) })
+			wg.Wait()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := breakerOf(t, breaker.Config{Consecutive: 1})
+				end(b)
+				require.Equal(t, breaker.Closed, b.State())
+				b = halfOpen(t, breaker.Config{Probes: 1})
+				end(b)
+				require.Equal(t, breaker.HalfOpen, b.State())
+				require.NoError(t, b.Do(t.Context(), succeed), "its place is free")
+				require.Equal(t, breaker.Closed, b.State())
+			})
+		})
+	}
 }
 
 func TestNil(t *testing.T) {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/tandemgo/tandem/internal/call"
 )
 
 // Config configures a Breaker. The zero Config is right for calls to a service.
@@ -19,8 +21,9 @@ type Config struct {
 	MaxOpenFor   time.Duration // it doubles at each reopening up to this, before the 20 %. Zero: 10 s, or OpenFor if longer
 	Probes       int           // probes admitted when half-open, and successes needed to close. Zero: 3
 	ProbeLease   time.Duration // a probe without outcome after this counts as failed. Zero: 10 s
-	// Classify judges the error of Do. Zero: nil is success; the end of the caller's own context and the refusal of
-	// another breaker are ignored; any other error is failure, a timeout of the operation's own included.
+	// Classify judges the error of Do. Zero: nil is success; the refusal of another breaker is ignored, and so is the end
+	// of the caller's own context, but for a deadline that left the call 300 ms or more; any other error is failure, a
+	// timeout of the operation's own included.
 	Classify func(ctx context.Context, err error) Outcome
 	// OnStateChange is called after each change, in order, without a lock held; it may call the Breaker. The context is
 	// that of the call that made the change, where it has one. A panic in it is swallowed. Zero: nothing is called.
@@ -85,9 +88,6 @@ func (c Config) filled() Config {
 	setDefault(&c.MaxOpenFor, max(10*time.Second, c.OpenFor))
 	setDefault(&c.Probes, 3)
 	setDefault(&c.ProbeLease, 10*time.Second)
-	if c.Classify == nil {
-		c.Classify = classify
-	}
 	return c
 }
 
@@ -98,23 +98,22 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// classify is the default of Config.Classify.
-func classify(ctx context.Context, err error) Outcome {
-	switch {
-	case err == nil:
+// classify is the default of Config.Classify. A caller in a hurry says nothing about the other side; but one that waited
+// in vain does, or a breaker under a deadline would never notice that nobody answers.
+func classify(ctx context.Context, err error, started time.Time) Outcome {
+	if err == nil {
 		return Success
-	case ended(ctx), errors.Is(err, ErrOpen):
+	}
+	if errors.Is(err, ErrOpen) {
 		return Ignored
-	default:
+	}
+	now := time.Now()
+	switch ended := call.Ended(ctx, now); {
+	case ended == nil:
 		return Failure
+	case errors.Is(ended, context.DeadlineExceeded) && now.Sub(started) >= call.Telling(call.NoTimeout):
+		return Failure
+	default:
+		return Ignored
 	}
-}
-
-// ended looks at the deadline too: a connection that knows it may report it before the timer of the context has fired.
-func ended(ctx context.Context) bool {
-	if ctx.Err() != nil {
-		return true
-	}
-	deadline, ok := ctx.Deadline()
-	return ok && !time.Now().Before(deadline)
 }

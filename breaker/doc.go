@@ -6,12 +6,12 @@
 //
 // What it guarantees:
 //
-//   - An outcome has three values. A call that says nothing about the other side, such as one whose caller went away, is
-//     Ignored: it neither opens nor closes.
+//   - An outcome has three values. A call that says nothing about the other side, such as one whose caller went away or
+//     one that panicked, is Ignored: it neither opens nor closes.
 //   - Failures in a row are counted apart from the window: only a success resets them, so that a slow trickle of
 //     failures opens the breaker too.
-//   - Half-open, at most Probes calls are admitted before the breaker has decided. A probe that panics, ends its
-//     goroutine or never reports is a failure, at the latest when its lease is over: half-open cannot last for ever.
+//   - Half-open, at most Probes calls are admitted before the breaker has decided. The place of a probe that is Ignored
+//     is free again, and a probe that never reports has failed when its lease is over: no lost probe holds its place.
 //   - An outcome that arrives after the state has changed counts for nothing.
 //   - Times open differ from one breaker to the next, so that clients do not all come back at once.
 //   - Callbacks come in the order of the changes, one at a time, without a lock held.
