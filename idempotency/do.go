@@ -40,7 +40,8 @@ type Config struct {
 // fn runs in the caller's goroutine. Its context carries the Ticket, and ends with cause ErrLost when the lease cannot
 // be kept. An error or a panic of fn gives the claim up, so that the next call runs; they reach the caller as they are.
 //
-// After fn, Do may take up to 5 s more while the store fails, also when ctx has ended. A value that could not be stored
+// When ctx ends while the key is being claimed, Do waits up to 1 s for the store's answer, and gives a claim back that
+// comes then. After fn, Do may take up to 5 s more while the store fails, also when ctx has ended. A value that could not be stored
 // is returned all the same, and the claim is left to its lease. ErrLost together with a value: somebody else took over,
 // and the work may have been done twice.
 //

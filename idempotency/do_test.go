@@ -365,6 +365,50 @@ func TestDoKeepsTheBooksOfACallerThatWentAway(t *testing.T) {
 	}
 }
 
+// A caller who goes away while the key is being claimed leaves no claim behind, of work that never began.
+func TestDoGivesBackAClaimThatComesTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := newStore(t)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		slow := &idempotencytest.Faulty{Store: mem, After: func(ctx context.Context, op idempotencytest.Op) error {
+			if op != idempotencytest.Begin {
+				return nil
+			}
+			cancel(errWork)
+			select {
+			case <-time.After(900 * time.Millisecond):
+				return nil
+			case <-ctx.Done(): // the claim is there, its answer is lost
+				return ctx.Err()
+			}
+		}}
+		runs := 0
+		_, err := idempotency.Do(ctx, slow, theKey, idempotency.Config{Park: true}, returns(&runs, "for nobody"))
+		require.ErrorIs(t, err, errWork, "the cause of the context")
+		require.Zero(t, runs)
+		v, err := do(t, mem, idempotency.Config{Park: true}, returns(&runs, "done"))
+		require.NoError(t, err)
+		require.Equal(t, "done", v)
+	})
+}
+
+// But nobody waits long for a store that does not answer.
+func TestDoReturnsSoonAfterItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &idempotencytest.Faulty{Store: newStore(t), Before: func(ctx context.Context, _ idempotencytest.Op) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began, runs := time.Now(), 0
+		_, err := idempotency.Do(ctx, s, theKey, idempotency.Config{}, returns(&runs, ""))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.LessOrEqual(t, time.Since(began), 2*time.Second)
+		require.Zero(t, runs)
+	})
+}
+
 func TestDoNeverGivesUpTheClaimOfWorkThatIsDone(t *testing.T) {
 	t.Run("the store comes back", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 const (
 	settleTimeout = 5 * time.Second // of Complete or Release with all its tries
 	settleTry     = 2 * time.Second // of one of them
+	claimGrace    = time.Second     // of Begin, beyond the end of the caller's context
 	pollFirst     = 5 * time.Millisecond
 	pollMost      = 500 * time.Millisecond
 )
@@ -56,6 +57,9 @@ func (j *job) run(ctx context.Context, work func(context.Context) outcome, resul
 	switch {
 	case err != nil:
 		return Claim{}, outcome{}, err
+	case claim.Status == Owned && ctx.Err() != nil:
+		j.release(ctx, claim.Ticket)
+		return Claim{}, outcome{}, fmt.Errorf("idempotency: claim: %w", context.Cause(ctx))
 	case claim.Status == Replay:
 		return claim, outcome{}, nil
 	case claim.Status != Owned:
@@ -103,13 +107,16 @@ func (j *job) begin(ctx context.Context) (Claim, time.Time, error) {
 			return Claim{}, time.Time{}, fmt.Errorf("idempotency: claim: %w", context.Cause(ctx))
 		}
 		began := time.Now() // before the call: the store's lease starts no earlier
-		claim, err := j.store.Begin(ctx, j.key, j.options)
+		claim, err := j.ask(ctx)
 		left := time.Until(deadline)
 		if err != nil || claim.Status != InFlight || left <= 0 {
 			j.tell(ctx, Event{
 				Scope: j.key.Scope, Step: StepBegin, Status: claim.Status, Attempt: claim.Ticket.Attempt, Err: err,
 			})
-			if err != nil {
+			switch {
+			case err != nil && ctx.Err() != nil:
+				err = fmt.Errorf("idempotency: claim: %w: %w", context.Cause(ctx), err)
+			case err != nil:
 				err = fmt.Errorf("idempotency: claim: %w", err)
 			}
 			return claim, began, err
@@ -117,6 +124,21 @@ func (j *job) begin(ctx context.Context) (Claim, time.Time, error) {
 		sleep(ctx, min(pause/2+rand.N(pause/2), left, max(claim.RetryAfter, time.Millisecond)))
 		pause = min(2*pause, pollMost)
 	}
+}
+
+// ask waits for the answer of Begin for a moment after the end of ctx. A claim that nobody knows of would keep the key
+// until its lease ends, and with Park for as long as it is retained, though the work never began.
+func (j *job) ask(ctx context.Context) (Claim, error) {
+	if ctx.Done() == nil {
+		return j.store.Begin(ctx, j.key, j.options)
+	}
+	patient, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		grace := time.AfterFunc(claimGrace, cancel)
+		context.AfterFunc(patient, func() { grace.Stop() })
+	})()
+	return j.store.Begin(patient, j.key, j.options)
 }
 
 func refused(c Claim) error {
