@@ -75,6 +75,18 @@ func TestConsumeRunsTheRedeliveryOfWhatFailed(t *testing.T) {
 	require.Equal(t, 4, runs)
 }
 
+// But not of what failed after its effect, if the handler said so.
+func TestConsumeAcknowledgesTheRedeliveryOfWhatWasDone(t *testing.T) {
+	runs := 0
+	h := guard(t, newStore(t), idempotency.ConsumeConfig{}, func(ctx context.Context, m *messaging.Message) error {
+		idempotency.Done(ctx)
+		return counts(&runs, errWork)(ctx, m)
+	})
+	require.Equal(t, errWork, h(t.Context(), order("1", "a")))
+	require.NoError(t, h(t.Context(), order("1", "a")))
+	require.Equal(t, 1, runs)
+}
+
 func TestConsumeDelaysADuplicateOfWorkUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var h messaging.Handler

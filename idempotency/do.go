@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/tandemgo/tandem/messaging"
@@ -159,11 +160,34 @@ func digest(b []byte) []byte {
 	return append([]byte{1}, sum[:]...)
 }
 
-type ticketKey struct{}
+type workingKey struct{}
+
+// working is what the context of the work knows.
+type working struct {
+	ticket Ticket
+	done   atomic.Bool // nothing gives the claim up any more
+}
+
+func workOf(ctx context.Context) *working {
+	w, _ := ctx.Value(workingKey{}).(*working)
+	return w
+}
 
 // FromContext returns the Ticket of the work that ctx belongs to, innermost first. Its Fence is what to hand to a
 // system that can refuse a smaller one; above 1, its Attempt says that an earlier owner vanished in the middle.
 func FromContext(ctx context.Context) (Ticket, bool) {
-	t, ok := ctx.Value(ticketKey{}).(Ticket)
-	return t, ok
+	w := workOf(ctx)
+	if w == nil {
+		return Ticket{}, false
+	}
+	return w.ticket, true
+}
+
+// Done says that the effect of the work that ctx belongs to, innermost first, is there: no error, panic or
+// runtime.Goexit after it gives the claim up. Such an end leaves a tombstone; the caller sees it as it is. It does not
+// help against the death of the process, and outside of any work it does nothing.
+func Done(ctx context.Context) {
+	if w := workOf(ctx); w != nil {
+		w.done.Store(true)
+	}
 }

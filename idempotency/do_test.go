@@ -19,6 +19,7 @@ import (
 	"github.com/tandemgo/tandem/idempotency"
 	"github.com/tandemgo/tandem/idempotency/idempotencytest"
 	"github.com/tandemgo/tandem/idempotency/memstore"
+	"github.com/tandemgo/tandem/messaging"
 )
 
 var (
@@ -238,6 +239,61 @@ func TestDoNeverRunsAgainWhatCannotBeKept(t *testing.T) {
 		require.Equal(t, 1, runs)
 	})
 }
+
+// What ends after its effect, however it ends, must not have a second one.
+func TestDoneIsThePointOfNoReturn(t *testing.T) {
+	exit := func(context.Context) (string, error) { runtime.Goexit(); return "", nil }
+	for name, test := range map[string]struct {
+		done bool
+		work func(context.Context) (string, error)
+	}{
+		"an error":                   {true, fails},
+		"a panic":                    {true, func(context.Context) (string, error) { panic(errWork) }},
+		"an exit":                    {true, exit},
+		"an exit while encoding":     {false, func(context.Context) (string, error) { return "exit", nil }},
+		"a panic in a context of it": {true, func(ctx context.Context) (string, error) { <-ctx.Done(); panic(context.Cause(ctx)) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				defer func() { _ = recover() }()
+				ctx, cancel := context.WithCancel(t.Context())
+				c := idempotency.Config{Codec: exiting{messaging.JSON}}
+				_, err := idempotency.Do(ctx, s, theKey, c, func(ctx context.Context) (string, error) {
+					if test.done {
+						inner, stop := context.WithCancel(ctx)
+						idempotency.Done(inner)
+						stop()
+					}
+					cancel()
+					return test.work(ctx)
+				})
+				require.Equal(t, errWork, err, "the caller has the error as it is")
+			})
+			wg.Wait()
+			runs := 0
+			_, err := do(t, s, idempotency.Config{}, returns(&runs, "again"))
+			require.ErrorIs(t, err, idempotency.ErrNotKept)
+			require.Zero(t, runs)
+		})
+	}
+	idempotency.Done(t.Context()) // of nobody
+
+	s, runs := newStore(t), 0
+	work := func(ctx context.Context) (string, error) { idempotency.Done(ctx); return returns(&runs, "kept")(ctx) }
+	for range 2 {
+		v, err := do(t, s, idempotency.Config{}, work)
+		require.NoError(t, err)
+		require.Equal(t, "kept", v, "a value is kept as without Done")
+	}
+	require.Equal(t, 1, runs)
+}
+
+// exiting ends the goroutine while it encodes.
+type exiting struct{ messaging.Codec }
+
+func (exiting) Encode(any) ([]byte, error) { runtime.Goexit(); return nil, nil }
 
 func TestDoExtendsTheLeaseOfLongWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

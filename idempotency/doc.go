@@ -16,7 +16,8 @@
 // Do is for any function, Consume for the handler of a message, package httpguard for the Idempotency-Key header. All
 // three do the same:
 //
-//   - The claim comes first, the result after the work. A failure gives the claim up, so the next try runs.
+//   - The claim comes first, the result after the work. A failure gives the claim up, so the next try runs; after Done it
+//     does not.
 //   - The context of the work ends with cause ErrLost before somebody else can take over.
 //   - The books are kept even when the caller has gone away.
 //   - A result that cannot be kept leaves a tombstone: a duplicate is told so, it never runs.

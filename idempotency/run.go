@@ -66,35 +66,49 @@ func (j *job) run(ctx context.Context, work func(context.Context) outcome, resul
 		return claim, outcome{}, refused(claim)
 	}
 
-	working, lose := context.WithCancelCause(context.WithValue(ctx, ticketKey{}, claim.Ticket))
+	w := &working{ticket: claim.Ticket}
+	inner, lose := context.WithCancelCause(context.WithValue(ctx, workingKey{}, w))
 	defer lose(nil)
 	k := j.keep(ctx, claim.Ticket, began, lose)
 
-	finished := false
+	settled := false
 	defer func() {
-		// Here without an outcome: a panic or runtime.Goexit is on its way through, and goes on as it is.
-		if !finished {
-			j.release(ctx, k.end())
+		if !settled { // a panic or runtime.Goexit is on its way through, and goes on as it is
+			j.abandon(ctx, k, w)
 		}
 	}()
-	out := work(working)
-	finished = true
-
+	out := work(inner)
 	t := k.end()
-	if out.err != nil && !out.keep {
+	if out.err != nil && !out.keep && !w.done.Load() {
+		settled = true
 		j.release(ctx, t)
-		if lost(context.Cause(working)) && !lost(out.err) {
+		if lost(context.Cause(inner)) && !lost(out.err) {
 			out.err = fmt.Errorf("%w (%w)", out.err, ErrLost)
 		}
 		return claim, out, nil
 	}
-	if out.err == nil {
+	w.done.Store(true)
+	switch {
+	case out.err == nil:
 		out.result = result()
+	case !out.keep:
+		out.result = Result{Kind: Tombstone}
 	}
+	settled = true
 	if err := j.complete(ctx, t, out.result, k.late()); lost(err) && out.err == nil {
 		out.err = fmt.Errorf("%w: the work may have been done twice", ErrLost)
 	}
 	return claim, out, nil
+}
+
+// abandon settles work that does not return.
+func (j *job) abandon(ctx context.Context, k *keeper, w *working) {
+	t := k.end()
+	if !w.done.Load() {
+		j.release(ctx, t)
+		return
+	}
+	_ = j.complete(ctx, t, Result{Kind: Tombstone}, k.late()) // told, and there is nobody to return it to
 }
 
 // begin claims the key. While somebody else is at it, it asks again until wait is over: always through Begin, because
