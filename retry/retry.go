@@ -194,8 +194,9 @@ func defaults() Policy {
 // attempt needs no mark, so it is 1 outside of any call as well.
 func Attempt(ctx context.Context) int { return max(call.Attempt(ctx), 1) }
 
-// WithPolicy overrides, for the first call made with ctx, the fields of the policy that are not zero. The calls made
-// by that call, and the handlers that answer it, do not see it. Of two overrides the later one comes first.
+// WithPolicy overrides, for each call made with the context it returns, the fields of the policy that are not zero. The
+// calls made within such a call, and the handlers that answer it, do not see it. Of two overrides the later one comes
+// first. There is nobody to return a fault of p to (see Validate): it makes the call one attempt.
 func WithPolicy(ctx context.Context, p Policy) context.Context {
 	m := call.PeekMarks(ctx)
 	if earlier, ok := m.Policy.(*Policy); ok {
@@ -205,7 +206,8 @@ func WithPolicy(ctx context.Context, p Policy) context.Context {
 	return call.WithMarks(ctx, m)
 }
 
-// Idempotent marks the first call made with ctx as one that may happen twice.
+// Idempotent marks each call made with the context it returns as one that may happen twice. The calls made within such a
+// call, and the handlers that answer it, do not see the mark.
 func Idempotent(ctx context.Context) context.Context {
 	m := call.PeekMarks(ctx)
 	m.Idempotent = true

@@ -66,6 +66,9 @@ func (p Policy) Start(ctx context.Context) Tries {
 	}
 	t := Tries{ctx: ctx, policy: p.Or(defaults()), start: time.Now(), attempt: 1, idempotent: marks.Idempotent}
 	t.policy.Budget.deposit(t.start)
+		if over.Validate() != nil {
+			p.MaxAttempts = 1
+		}
 	return t
 }
 
