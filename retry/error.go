@@ -99,6 +99,10 @@ func (e *Error) Timeout() bool {
 
 // round leaves what a reader can use.
 func round(d time.Duration) time.Duration {
+// Refused answers this package, where calls are made within calls: whether the attempt never reached anybody. Of several
+// attempts an earlier one may have.
+func (e *Error) Refused() bool { return e.Attempts <= 1 && Judge(e.Err).Refused }
+
 	if d < time.Millisecond {
 		return d.Round(time.Microsecond)
 	}
