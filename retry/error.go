@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/tandemgo/tandem/internal/call"
 )
 
 // Reason says why a call ended without success.
@@ -97,25 +99,29 @@ func (e *Error) Timeout() bool {
 	return false
 }
 
-// round leaves what a reader can use.
-func round(d time.Duration) time.Duration {
 // Refused answers this package, where calls are made within calls: whether the attempt never reached anybody. Of several
 // attempts an earlier one may have.
 func (e *Error) Refused() bool { return e.Attempts <= 1 && Judge(e.Err).Refused }
 
+// round leaves what a reader can use.
+func round(d time.Duration) time.Duration {
 	if d < time.Millisecond {
 		return d.Round(time.Microsecond)
 	}
 	return d.Round(time.Millisecond)
 }
 
-// endOf is the end of ctx, as an error that is both ctx.Err() and its cause.
-func endOf(ctx context.Context) error {
-	err, cause := ctx.Err(), context.Cause(ctx)
-	if errors.Is(cause, err) {
+// endOf is how ctx has ended, as an error that is its cause as well.
+func endOf(ctx context.Context, now time.Time) error {
+	err, cause := call.Ended(ctx, now), context.Cause(ctx)
+	switch {
+	case cause == nil: // its deadline has passed, and no timer sees to it
+		return err
+	case errors.Is(cause, err):
 		return cause
+	default:
+		return fmt.Errorf("%w: %w", err, cause)
 	}
-	return fmt.Errorf("%w: %w", err, cause)
 }
 
 // Permanent marks err as not worth another attempt. The mark is found at any depth of a chain of errors and does not

@@ -66,7 +66,7 @@ func (p Policy) Do(ctx context.Context, op func(context.Context) error) error {
 		return &Error{Err: err}
 	}
 	if ctx.Err() != nil {
-		return &Error{Reason: Cancelled, Cause: endOf(ctx)}
+		return &Error{Reason: Cancelled, Cause: endOf(ctx, time.Now())}
 	}
 	t := p.Start(ctx)
 	for {

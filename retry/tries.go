@@ -36,7 +36,9 @@ type Tries struct {
 	intervals Intervals // made after the first failure
 	reason    Reason
 	last      Outcome
+	decided   time.Time // when Again allowed the next attempt
 	delay     time.Duration
+	hinted    bool  // somebody asked for the delay
 	cause     error // the end of ctx, where that ended the call
 	waited    bool  // ctx ended in Wait: the last outcome is all that is left
 }
@@ -49,6 +51,10 @@ type Outcome struct {
 	Stop    bool // not worth another attempt, or not safe to repeat
 	Refused bool // provably never reached the server (an open breaker of our own, a failed dial): no chain stop
 	Free    bool // costs no budget: the attempt was no load on the server
+	// Open is how long the breaker would refuse the next attempt, which this very failure may have brought about. The
+	// next attempt waits for it as for a refusal, or there is none and the call ends with what the server said. Zero: it
+	// would not.
+	Open time.Duration
 }
 
 // leastUseful is the shortest time in which an attempt is worth starting.
@@ -60,15 +66,15 @@ func (p Policy) Start(ctx context.Context) Tries {
 	ctx, marks := call.TakeMarks(ctx)
 	if over, ok := marks.Policy.(*Policy); ok {
 		p = over.Or(p)
+		if over.Validate() != nil {
+			p.MaxAttempts = 1
+		}
 	}
 	if call.Attempt(ctx) > 1 { // of a call around this one
 		ctx = call.WithAttempt(ctx, 1)
 	}
 	t := Tries{ctx: ctx, policy: p.Or(defaults()), start: time.Now(), attempt: 1, idempotent: marks.Idempotent}
 	t.policy.Budget.deposit(t.start)
-		if over.Validate() != nil {
-			p.MaxAttempts = 1
-		}
 	return t
 }
 
@@ -108,7 +114,7 @@ func (t *Tries) Again(o Outcome) bool {
 // next finds the delay before the next attempt, or the reason why there is none.
 func (t *Tries) next(o Outcome) (Reason, bool) {
 	if t.ctx.Err() != nil {
-		t.cause = endOf(t.ctx)
+		t.cause = endOf(t.ctx, time.Now())
 		return Cancelled, false
 	}
 	if o.Stop || !t.retryable(o.Err) {
@@ -156,22 +162,30 @@ func (t *Tries) fit(o Outcome, own time.Duration, now time.Time) (Reason, bool) 
 	if bounded {
 		left = deadline.Sub(now) - leastUseful
 	}
-	if !o.Hinted || o.Hint <= 0 {
+	wish, open := time.Duration(0), o.Refused
+	if o.Hinted {
+		wish = o.Hint
+	}
+	if o.Open > 0 && o.Open >= wish {
+		wish, open = o.Open, true
+	}
+	t.decided, t.hinted = now, wish > 0
+	if !t.hinted {
 		t.delay = own
 		return Deadline, own <= left
 	}
 	most, why := left, Deadline
 	switch {
-	case o.Refused:
+	case open:
 		most, why = min(left, t.policy.MaxDelay), Refused
 	case !bounded:
 		most, why = t.policy.MaxHint, Hint
 	}
-	if o.Hint > most {
+	if wish > most {
 		return why, false
 	}
-	jitter := time.Duration(rand.Int64N(int64(o.Hint/10) + 1))
-	t.delay = o.Hint + min(jitter, math.MaxInt64-o.Hint)
+	jitter := time.Duration(rand.Int64N(int64(wish/10) + 1))
+	t.delay = wish + min(jitter, math.MaxInt64-wish)
 	t.delay = min(t.delay, left) // a wish that fits is not refused for its jitter
 	return why, true
 }
@@ -209,29 +223,29 @@ func (t *Tries) endsRetries() bool {
 	case Attempts, Exhausted, Deadline, Hint, Refused:
 		return true
 	case Cancelled: // a deadline that passed within the attempt; a cancelled caller no longer listens
-		return errors.Is(t.ctx.Err(), context.DeadlineExceeded)
+		return errors.Is(call.Ended(t.ctx, time.Now()), context.DeadlineExceeded)
 	default:
 		return false
 	}
 }
 
-// Wait calls OnRetry and waits for the next attempt. If the context ends first, it returns that end, and Wrap makes of
-// it an error that knows the last outcome as well.
+// Wait calls OnRetry and waits for the next attempt; what the caller has done since Again is part of the wait. If the
+// context ends first, or its deadline has passed by then, Wait returns that end, and Wrap makes of it an error that knows
+// the last outcome as well.
 func (t *Tries) Wait() error {
 	if hook := t.policy.OnRetry; hook != nil {
 		contain(func() {
-			hinted := t.last.Hinted && t.last.Hint > 0
-			hook(t.ctx, Event{Attempt: t.attempt, Delay: t.delay, Hinted: hinted, Err: t.last.Err})
+			hook(t.ctx, Event{Attempt: t.attempt, Delay: t.delay, Hinted: t.hinted, Err: t.last.Err})
 		})
 	}
-	timer := time.NewTimer(t.delay)
+	timer := time.NewTimer(t.delay - time.Since(t.decided))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-t.ctx.Done():
 	}
-	if t.ctx.Err() != nil {
-		t.cause, t.waited = endOf(t.ctx), true
+	if now := time.Now(); call.Ended(t.ctx, now) != nil {
+		t.cause, t.waited = endOf(t.ctx, now), true
 		t.giveUp(Cancelled)
 		return t.cause
 	}
