@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tandemgo/tandem/messaging"
+	"github.com/tandemgo/tandem/retry"
 )
 
 // ConsumeConfig configures Consume. The zero ConsumeConfig is right in production.
@@ -139,19 +140,16 @@ func (d *deduper) handle(ctx context.Context, next messaging.Handler, m *messagi
 		return outcome{err: next(ctx, m)}
 	}, func() Result { return Result{Kind: Value} })
 
-	var r *refusal
 	switch {
-	case errors.Is(err, ErrInvalidKey):
+	case errors.Is(err, ErrInvalidKey), errors.Is(err, ErrMismatch), errors.Is(err, ErrUnknown):
 		return messaging.Reject(err)
-	case errors.As(err, &r) && r.Permanent():
-		return messaging.Reject(err)
-	case errors.As(err, &r):
-		return messaging.RetryAfter(err, max(r.after, 100*time.Millisecond))
+	case errors.Is(err, ErrInFlight):
+		return &delay{err, max(retry.Judge(err).Hint, 100*time.Millisecond)}
 	case err != nil:
-		return messaging.RetryAfter(err, refuseDelay)
+		return &delay{err, refuseDelay}
 	case lost(out.err):
-		// Somebody took over: the redelivery will find what that one recorded. It is no failure of the message.
-		return messaging.RetryAfter(out.err, refuseDelay)
+		// Somebody took over: the redelivery will find what that one recorded.
+		return &delay{out.err, refuseDelay}
 	}
 	return out.err
 }

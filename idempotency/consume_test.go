@@ -19,6 +19,7 @@ import (
 	"github.com/tandemgo/tandem/idempotency/idempotencytest"
 	"github.com/tandemgo/tandem/messaging"
 	"github.com/tandemgo/tandem/messaging/membus"
+	"github.com/tandemgo/tandem/retry"
 )
 
 func consumer() messaging.ConsumerInfo {
@@ -43,17 +44,14 @@ func order(id, body string) *messaging.Message {
 
 // permanent says that the message is to be a dead letter.
 func permanent(err error) bool {
-	var p interface{ Permanent() bool }
-	return errors.As(err, &p) && p.Permanent()
+	return retry.Judge(err).Stop
 }
 
 func hint(t testing.TB, err error) time.Duration {
 	t.Helper()
-	var h interface{ Hint() (time.Duration, bool) }
-	require.ErrorAs(t, err, &h)
-	d, ok := h.Hint()
-	require.True(t, ok)
-	return d
+	o := retry.Judge(err)
+	require.True(t, o.Hinted)
+	return o.Hint
 }
 
 func TestConsumeAcknowledgesADuplicate(t *testing.T) {
@@ -170,13 +168,16 @@ func TestConsumeWithAKeyOfItsOwn(t *testing.T) {
 }
 
 func TestConsumeIsClosedWhileTheStoreFails(t *testing.T) {
-	runs := 0
-	s := &idempotencytest.Faulty{Store: newStore(t), Before: func(context.Context, idempotencytest.Op) error { return errStore }}
-	err := guard(t, s, idempotency.ConsumeConfig{}, counts(&runs, nil))(t.Context(), order("1", "a"))
-	require.ErrorIs(t, err, errStore)
-	require.False(t, permanent(err))
-	require.Positive(t, hint(t, err))
-	require.Zero(t, runs)
+	// A store may know that no try of its own can help. The message has nothing to do with that.
+	for _, failure := range []error{errStore, retry.Permanent(errStore), retry.After(errStore, time.Hour)} {
+		runs := 0
+		s := &idempotencytest.Faulty{Store: newStore(t), Before: func(context.Context, idempotencytest.Op) error { return failure }}
+		err := guard(t, s, idempotency.ConsumeConfig{}, counts(&runs, nil))(t.Context(), order("1", "a"))
+		require.ErrorIs(t, err, errStore)
+		require.False(t, permanent(err))
+		require.Equal(t, 5*time.Second, hint(t, err))
+		require.Zero(t, runs)
+	}
 }
 
 // The effect is there and the message must go: a redelivery would run it again.
@@ -201,13 +202,17 @@ func TestConsumeRetriesAHandlerThatLostItsClaim(t *testing.T) {
 			}
 			return nil
 		}}
-		h := guard(t, s, idempotency.ConsumeConfig{}, func(ctx context.Context, _ *messaging.Message) error {
-			<-ctx.Done()
-			return ctx.Err()
-		})
-		err := h(t.Context(), order("1", "a"))
-		require.ErrorIs(t, err, idempotency.ErrLost)
-		require.Positive(t, hint(t, err))
+		// A verdict on a message that somebody else may be handling does not count, either.
+		for _, verdict := range []func(error) error{func(err error) error { return err }, messaging.Reject} {
+			h := guard(t, s, idempotency.ConsumeConfig{}, func(ctx context.Context, _ *messaging.Message) error {
+				<-ctx.Done()
+				return verdict(ctx.Err())
+			})
+			err := h(t.Context(), order("1", "a"))
+			require.ErrorIs(t, err, idempotency.ErrLost)
+			require.False(t, permanent(err))
+			require.Positive(t, hint(t, err))
+		}
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tandemgo/tandem/messaging"
+	"github.com/tandemgo/tandem/retry"
 )
 
 // Config configures Do. The zero Config is right in production.
@@ -47,7 +48,7 @@ type Config struct {
 // and the work may have been done twice.
 //
 // ErrInFlight says with Hint() (time.Duration, bool) when the other owner's lease ends; package retry and package
-// messaging honour it, and take the other refusals as permanent.
+// messaging honour it, and take the other answers to a duplicate as permanent.
 func Do[T any](ctx context.Context, s Store, k Key, c Config, fn func(context.Context) (T, error)) (T, error) {
 	var value T
 	if s == nil || fn == nil {
@@ -89,13 +90,14 @@ func replay[T any](codec messaging.Codec, r Result) (T, error) {
 	switch r.Kind {
 	case Value:
 		if err := codec.Decode(r.Body, &value); err != nil {
-			return value, fmt.Errorf("idempotency: decode the kept value: %w", err)
+			var none T // not what there was of it before the fault
+			return none, retry.Permanent(fmt.Errorf("idempotency: decode the kept value: %w", err))
 		}
 		return value, nil
 	case Failed:
 		return value, &KeptError{Text: string(r.Body)}
 	default:
-		return value, &refusal{err: ErrNotKept}
+		return value, retry.Permanent(ErrNotKept)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/tandemgo/tandem/idempotency/idempotencytest"
 	"github.com/tandemgo/tandem/idempotency/memstore"
 	"github.com/tandemgo/tandem/messaging"
+	"github.com/tandemgo/tandem/retry"
 )
 
 var (
@@ -109,10 +110,57 @@ func TestDoRefuses(t *testing.T) {
 		require.NoError(t, err)
 		_, err = do(t, s, idempotency.Config{Fingerprint: []byte("two")}, never)
 		require.ErrorIs(t, err, idempotency.ErrMismatch)
-		var permanent interface{ Permanent() bool }
-		require.ErrorAs(t, err, &permanent)
-		require.True(t, permanent.Permanent())
+		require.True(t, permanent(err))
 	})
+}
+
+// Package retry around Do must not ask again for an answer that stays as it is.
+func TestDoMarksWhatNoRetryCanMend(t *testing.T) {
+	keep := idempotency.Config{Keep: func(error) bool { return true }}
+	for name, test := range map[string]struct {
+		first idempotency.Config
+		work  func(context.Context) (string, error)
+		key   idempotency.Key
+		want  error
+	}{
+		"a kept failure":      {keep, fails, theKey, nil},
+		"a tombstone":         {idempotency.Config{MaxBytes: 1}, func(context.Context) (string, error) { return "long", nil }, theKey, idempotency.ErrNotKept},
+		"a value of no sense": {idempotency.Config{}, func(context.Context) (string, error) { return "text", nil }, theKey, nil},
+		"an unusable key":     {idempotency.Config{}, fails, idempotency.Key{Scope: "test"}, idempotency.ErrInvalidKey},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, tries := newStore(t), 0
+			_, _ = do(t, s, test.first, test.work)
+			v, err := retry.DoValue(t.Context(), retry.Policy{}, func(ctx context.Context) (int, error) {
+				tries++
+				return idempotency.Do(ctx, s, test.key, test.first, func(context.Context) (int, error) { return 7, nil })
+			})
+			require.Error(t, err)
+			if test.want != nil {
+				require.ErrorIs(t, err, test.want)
+			}
+			require.Equal(t, 1, tries)
+			require.Zero(t, v)
+		})
+	}
+}
+
+// What was read of a kept value before a fault in it is not a value.
+func TestDoReturnsNoPartOfAValue(t *testing.T) {
+	s := newStore(t)
+	_, err := idempotency.Do(t.Context(), s, theKey, idempotency.Config{}, func(context.Context) (any, error) {
+		return map[string]any{"Paid": true, "Amount": "much"}, nil
+	})
+	require.NoError(t, err)
+	type receipt struct {
+		Paid   bool
+		Amount int
+	}
+	v, err := idempotency.Do(t.Context(), s, theKey, idempotency.Config{}, func(context.Context) (receipt, error) {
+		return receipt{}, nil
+	})
+	require.ErrorContains(t, err, "decode")
+	require.Zero(t, v)
 }
 
 func TestDoRefusesUnusableInput(t *testing.T) {

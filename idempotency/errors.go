@@ -3,6 +3,8 @@ package idempotency
 import (
 	"errors"
 	"time"
+
+	"github.com/tandemgo/tandem/retry"
 )
 
 // The errors that callers branch on.
@@ -21,16 +23,29 @@ type KeptError struct{ Text string }
 
 func (e *KeptError) Error() string { return e.Text }
 
-// A refusal is why the work did not run. Its methods are what package retry and package messaging ask an error: a
-// claim in flight is worth another try after the hint, the others are not.
-type refusal struct {
-	err   error // one of the sentinels
+// Permanent answers package retry: it would be the same again.
+func (e *KeptError) Permanent() bool { return true }
+
+// refused is the error of a Claim that comes to no work, and is marked as package retry reads it: what is in flight is
+// worth another try after the hint, the others are not.
+func refused(c Claim) error {
+	switch c.Status {
+	case InFlight:
+		return retry.After(ErrInFlight, c.RetryAfter)
+	case Mismatch:
+		return retry.Permanent(ErrMismatch)
+	default:
+		return retry.Permanent(ErrUnknown)
+	}
+}
+
+// A delay asks for another delivery of a message. It is no failure of the message, whatever err says of itself.
+type delay struct {
+	err   error
 	after time.Duration
 }
 
-func (e *refusal) Error() string   { return e.err.Error() }
-func (e *refusal) Unwrap() error   { return e.err }
-func (e *refusal) Permanent() bool { return e.err != ErrInFlight } //nolint:errorlint // never wrapped in here
-
-// Hint says when another try can help.
-func (e *refusal) Hint() (time.Duration, bool) { return e.after, e.err == ErrInFlight } //nolint:errorlint // see above
+func (e *delay) Error() string               { return e.err.Error() }
+func (e *delay) Unwrap() error               { return e.err }
+func (e *delay) Permanent() bool             { return false }
+func (e *delay) Hint() (time.Duration, bool) { return e.after, true }

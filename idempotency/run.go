@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/tandemgo/tandem/retry"
 )
 
 const (
@@ -127,16 +129,23 @@ func (j *job) begin(ctx context.Context) (Claim, time.Time, error) {
 			j.tell(ctx, Event{
 				Scope: j.key.Scope, Step: StepBegin, Status: claim.Status, Attempt: claim.Ticket.Attempt, Err: err,
 			})
-			switch {
-			case err != nil && ctx.Err() != nil:
-				err = fmt.Errorf("idempotency: claim: %w: %w", context.Cause(ctx), err)
-			case err != nil:
-				err = fmt.Errorf("idempotency: claim: %w", err)
-			}
-			return claim, began, err
+			return claim, began, claimError(ctx, err)
 		}
 		sleep(ctx, min(pause/2+rand.N(pause/2), left, max(claim.RetryAfter, time.Millisecond)))
 		pause = min(2*pause, pollMost)
+	}
+}
+
+func claimError(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrInvalidKey):
+		return retry.Permanent(fmt.Errorf("idempotency: claim: %w", err))
+	case ctx.Err() != nil:
+		return fmt.Errorf("idempotency: claim: %w: %w", context.Cause(ctx), err)
+	default:
+		return fmt.Errorf("idempotency: claim: %w", err)
 	}
 }
 
@@ -153,17 +162,6 @@ func (j *job) ask(ctx context.Context) (Claim, error) {
 		context.AfterFunc(patient, func() { grace.Stop() })
 	})()
 	return j.store.Begin(patient, j.key, j.options)
-}
-
-func refused(c Claim) error {
-	switch c.Status {
-	case InFlight:
-		return &refusal{err: ErrInFlight, after: c.RetryAfter}
-	case Mismatch:
-		return &refusal{err: ErrMismatch}
-	default:
-		return &refusal{err: ErrUnknown}
-	}
 }
 
 // complete keeps r. The effect is there: what cannot be stored becomes a tombstone, and a store that fails is asked

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tandemgo/tandem/idempotency"
+	"github.com/tandemgo/tandem/retry"
 )
 
 // A problem is one of the guard's own answers (RFC 9457). Titles are the headings of this package's documentation, and
@@ -38,15 +39,7 @@ var (
 func refusal(err error) (problem, time.Duration) {
 	switch {
 	case errors.Is(err, idempotency.ErrInFlight):
-		after := time.Second
-		if h, ok := errors.AsType[interface {
-			error
-			Hint() (time.Duration, bool)
-		}](err); ok {
-			if d, ok := h.Hint(); ok {
-				after = max(after, d)
-			}
-		}
+		after := max(time.Second, retry.Judge(err).Hint)
 		return inFlight, after
 	case errors.Is(err, idempotency.ErrMismatch):
 		return keyReused, 0
