@@ -18,7 +18,7 @@ type ConsumeConfig struct {
 	// message, which CloudEvents makes unique.
 	Key    func(*messaging.Message) (string, error)
 	Lease  time.Duration // Zero: the consumer's
-	Retain time.Duration // Zero: 7 days, or longer where the transport may redeliver for longer
+	Retain time.Duration // Zero: 7 days, or longer where a message may come again for longer
 	Park   bool          // as in Config; what is parked becomes a dead letter
 	// Fingerprint of the message, any bytes, so that one key with other bytes is a dead letter; nil compares nothing.
 	// Zero: the body; with a Key of your own, nothing.
@@ -37,7 +37,7 @@ type ConsumeConfig struct {
 // key, is a dead letter. An error of the handler gives the claim up, so that the redelivery runs.
 //
 // NewConsumer refuses it where Retain is not longer than the transport may redeliver and than the consumer's MaxAge: a
-// result that is forgotten earlier is a second run. Where the transport's span is not known it says so in the Log.
+// result that is forgotten earlier is a second run. Where one of them has no bound it says so in the Log.
 func Consume(s Store, consumer string, c ConsumeConfig) messaging.Middleware {
 	return func(next messaging.Handler, in messaging.ConsumerInfo) (messaging.Handler, error) {
 		d, err := newDeduper(s, consumer, c, in)
@@ -85,11 +85,16 @@ func newDeduper(s Store, consumer string, c ConsumeConfig, in messaging.Consumer
 		faults = append(faults, errors.New("idempotency: this store cannot Park"))
 	}
 
-	span := in.MaxAge
-	if in.Features.Redelivery != messaging.NoTimeout {
-		span = max(span, in.Features.Redelivery)
-	} else if c.Log != nil {
-		c.Log.Warn("idempotency: nobody knows how long the transport may redeliver; a duplicate after Retain runs again",
+	span, known := time.Duration(0), true
+	for _, d := range []time.Duration{in.MaxAge, in.Features.Redelivery} {
+		if d == messaging.NoTimeout {
+			known = false
+			continue
+		}
+		span = max(span, d)
+	}
+	if !known && c.Log != nil {
+		c.Log.Warn("idempotency: nobody knows for how long a message may come again; a duplicate after Retain runs again",
 			"consumer", consumer, "topic", in.Topic)
 	}
 	switch {

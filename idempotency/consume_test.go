@@ -17,6 +17,7 @@ import (
 
 	"github.com/tandemgo/tandem/idempotency"
 	"github.com/tandemgo/tandem/idempotency/idempotencytest"
+	"github.com/tandemgo/tandem/idempotency/memstore"
 	"github.com/tandemgo/tandem/messaging"
 	"github.com/tandemgo/tandem/messaging/membus"
 	"github.com/tandemgo/tandem/retry"
@@ -238,12 +239,35 @@ func TestConsumeRefusesAtConstruction(t *testing.T) {
 	_, err := idempotency.Consume(s, "billing", idempotency.ConsumeConfig{Retain: 11 * day})(counts(new(int), nil), in)
 	require.NoError(t, err)
 
-	var out bytes.Buffer
-	in.Features.Redelivery = messaging.NoTimeout
-	c := idempotency.ConsumeConfig{Retain: 2 * day, Log: slog.New(slog.NewTextHandler(&out, nil))}
-	_, err = idempotency.Consume(s, "billing", c)(counts(new(int), nil), in)
-	require.NoError(t, err)
-	require.Contains(t, out.String(), "redeliver")
+	for _, unknown := range []messaging.ConsumerInfo{
+		{Topic: "orders", Lease: time.Minute, MaxAge: day, Features: messaging.Features{Redelivery: messaging.NoTimeout}},
+		{Topic: "orders", Lease: time.Minute, MaxAge: messaging.NoTimeout, Features: messaging.Features{Redelivery: day}},
+	} {
+		var out bytes.Buffer
+		c := idempotency.ConsumeConfig{Retain: 2 * day, Log: slog.New(slog.NewTextHandler(&out, nil))}
+		_, err = idempotency.Consume(s, "billing", c)(counts(new(int), nil), unknown)
+		require.NoError(t, err)
+		require.Contains(t, out.String(), "nobody knows")
+		refuse(s, "billing", idempotency.ConsumeConfig{Retain: day}, unknown, "Retain 24h")
+	}
+}
+
+// No bound is not for ever: a store that never forgets is full one day, and then refuses every message.
+func TestConsumeForgetsWhereNothingIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := memstore.New(memstore.Config{MaxKeys: 1})
+		require.NoError(t, err)
+		in := consumer()
+		in.MaxAge, in.Features.Redelivery = messaging.NoTimeout, messaging.NoTimeout
+		runs := 0
+		h, err := idempotency.Consume(s, "billing", idempotency.ConsumeConfig{})(counts(&runs, nil), in)
+		require.NoError(t, err)
+		for i := range 3 {
+			require.NoError(t, h(t.Context(), order(fmt.Sprint(i), "a")))
+			time.Sleep(8 * 24 * time.Hour)
+		}
+		require.Equal(t, 3, runs)
+	})
 }
 
 // The default retention is longer than whatever may come again.
