@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -46,8 +47,10 @@ type Promises struct {
 	Durable bool
 }
 
-// maxKey bounds Scope and ID each.
-const maxKey = 2048
+const (
+	maxKey         = 2048 // Scope and ID each
+	maxFingerprint = 64
+)
 
 // A Key names one operation. Both parts are mandatory, any bytes, at most 2048 each. Scope keeps apart what must not
 // meet: tenants, routes, consumers. Events carry the scope, never the ID.
@@ -92,19 +95,23 @@ type BeginOptions struct {
 
 // Validate reports every fault of o that a store with promises p refuses. Stores call it in Begin.
 func (o BeginOptions) Validate(p Promises) error {
-	switch {
+	var faults []error
+	switch { // no helper: what it would be called with costs every claim an allocation
 	case o.Lease <= 0:
-		return fmt.Errorf("idempotency: lease %v is not positive", o.Lease)
+		faults = append(faults, fmt.Errorf("idempotency: Lease %v is not positive", o.Lease))
 	case o.Lease < p.MinLease:
-		return fmt.Errorf("idempotency: lease %v, this store needs %v", o.Lease, p.MinLease)
-	case o.Retain < 0:
-		return fmt.Errorf("idempotency: retain %v is negative", o.Retain)
-	case len(o.Fingerprint) > 64:
-		return fmt.Errorf("idempotency: fingerprint of %d bytes, at most 64", len(o.Fingerprint))
-	case o.Park && !p.Park:
-		return fmt.Errorf("idempotency: this store cannot park")
+		faults = append(faults, fmt.Errorf("idempotency: Lease %v, this store needs %v", o.Lease, p.MinLease))
 	}
-	return nil
+	if o.Retain < 0 {
+		faults = append(faults, fmt.Errorf("idempotency: Retain %v is negative", o.Retain))
+	}
+	if n := len(o.Fingerprint); n > maxFingerprint {
+		faults = append(faults, fmt.Errorf("idempotency: Fingerprint of %d bytes, at most %d", n, maxFingerprint))
+	}
+	if o.Park && !p.Park {
+		faults = append(faults, errors.New("idempotency: this store cannot Park"))
+	}
+	return errors.Join(faults...)
 }
 
 // A Claim is the answer of Begin.
