@@ -37,7 +37,8 @@ type Config struct {
 
 // Do runs fn unless it was done already, and keeps its value. A duplicate gets the kept value; one that comes too early
 // ErrInFlight, one with another fingerprint ErrMismatch, one whose value could not be kept ErrNotKept, one whose failure
-// was kept a *KeptError. An error of the store means that fn did not run.
+// was kept a *KeptError. An error of the store means that fn did not run. What a duplicate gets has been through the
+// Codec: JSON drops unexported fields, and makes other types of what T leaves open.
 //
 // fn runs in the caller's goroutine. Its context carries the Ticket, and ends with cause ErrLost when the lease cannot
 // be kept. An error or a panic of fn gives the claim up, so that the next call runs; they reach the caller as they are.

@@ -23,9 +23,9 @@
 //   - A result that cannot be kept leaves a tombstone: a duplicate is told so, it never runs.
 //   - When the store fails before the work, the work does not start. When it fails after the work, the claim is kept.
 //
-// What must not be concluded: that work runs exactly once. An owner that dies in the middle has had an effect which
-// nobody recorded, and the next one runs again; Park refuses that and answers ErrUnknown instead. An owner that is
-// only stalled may still be writing when the next one starts: hand Ticket.Fence to what can compare it. A store that
-// forgets (see its package) lets a duplicate through. Only where the record joins the transaction of the effect is the
-// effect exactly once.
+// What must not be concluded: that work runs exactly once. An owner that dies in the middle, or that cannot reach the
+// store until its lease has ended, has had an effect which nobody recorded, and the next one runs again; Park refuses
+// that and answers ErrUnknown instead. An owner that is only stalled may still be writing when the next one starts: hand
+// Ticket.Fence to what can compare it. A store that forgets (see its package) lets a duplicate through. Only where the
+// record joins the transaction of the effect is the effect exactly once.
 package idempotency
