@@ -44,9 +44,9 @@ type Config struct {
 // be kept. An error or a panic of fn gives the claim up, so that the next call runs; they reach the caller as they are.
 //
 // When ctx ends while the key is being claimed, Do waits up to 1 s for the store's answer, and gives a claim back that
-// comes then. After fn, Do may take up to 5 s more while the store fails, also when ctx has ended. A value that could not be stored
-// is returned all the same, and the claim is left to its lease. ErrLost together with a value: somebody else took over,
-// and the work may have been done twice.
+// comes then. After fn, Do may take up to 5 s more while the store fails, also when ctx has ended. A value that could
+// not be stored is returned all the same, and the claim is left to its lease. ErrLost together with a value: somebody
+// else took over, and the work may have been done twice.
 //
 // ErrInFlight says with Hint() (time.Duration, bool) when the other owner's lease ends; package retry and package
 // messaging honour it, and take the other answers to a duplicate as permanent.

@@ -35,11 +35,13 @@ var rules = []rule{
 	{"another fingerprint is a mismatch in every state", mismatch},
 	{"an empty fingerprint is not compared", noFingerprint},
 	{"a result comes back as it was given", resultComesBack},
+	{"a result of names and values without any bytes comes back", smallResults},
 	{"every kind of result comes back, with its time", kinds},
 	{"a second completion is nil and changes nothing", completeTwice},
 	{"a release after the completion is refused", releaseAfterComplete},
 	{"a result is kept to the edge of its retention and not longer", retentionEdge},
 	{"a claim is forgotten when its lease and its retention are over", claimForgotten},
+	{"an extension counts from when it is made, also a shorter one", shorterExtension},
 	{"a retention of centuries is a long one", centuries},
 	{"distinct keys never meet", distinctKeys},
 	{"the two parts of a key are framed, whole and any bytes", keyHygiene},
@@ -370,6 +372,16 @@ func resultComesBack(s *scene) {
 	}
 }
 
+func smallResults(s *scene) {
+	for i, meta := range []map[string][]string{{"": {""}}, {"": {}}, {"": {"", ""}}} {
+		k := key(fmt.Sprint(i))
+		s.must(s.store.Complete(s.ctx, s.own(k), idempotency.Result{Meta: meta}, s.retain), "Complete")
+		if got := s.begin(idempotency.Replay, k).Result.Meta; !maps.EqualFunc(got, meta, slices.Equal) {
+			s.Fatalf("Meta: got %q, want %q", got, meta)
+		}
+	}
+}
+
 func kinds(s *scene) {
 	for _, kind := range []idempotency.Kind{idempotency.Value, idempotency.Tombstone, idempotency.Failed} {
 		k := key(kind.String())
@@ -420,8 +432,12 @@ func retentionEdge(s *scene) {
 	time.Sleep(retain - s.edge())
 	s.replay("done", key("k"))
 	time.Sleep(s.edge() + s.Slack)
-	if next := s.own(key("k")); next.Attempt != 1 {
+	next := s.own(key("k"))
+	if next.Attempt != 1 {
 		s.Fatalf("Attempt after the retention: got %d, want 1", next.Attempt)
+	}
+	if next.Fence <= t.Fence {
+		s.Fatalf("Fence after the retention: got %d after %d, want more", next.Fence, t.Fence)
 	}
 }
 
@@ -431,6 +447,17 @@ func claimForgotten(s *scene) {
 	s.lost(s.store.Complete(s.ctx, t, value("too late"), s.retain), "Complete")
 	if next := s.own(key("k"), print("another")); next.Attempt != 1 {
 		s.Fatalf("Attempt after the retention: got %d, want 1", next.Attempt)
+	}
+}
+
+func shorterExtension(s *scene) {
+	c, err := s.store.Begin(s.ctx, key("k"), idempotency.BeginOptions{Lease: 10 * s.lease, Retain: s.retain})
+	s.must(err, "Begin")
+	s.extend(c.Ticket)
+	s.begin(idempotency.InFlight, key("k"))
+	s.passLease()
+	if next := s.own(key("k")); next.Attempt != 2 {
+		s.Fatalf("Attempt: got %d, want 2", next.Attempt)
 	}
 }
 

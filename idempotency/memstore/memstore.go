@@ -14,8 +14,11 @@ import (
 
 // Config configures a Store. The zero Config is right for one process.
 type Config struct {
-	MaxKeys  int   // Zero: 1 << 20
-	MaxBytes int64 // of keys, fingerprints and results. Zero: 256 MiB
+	// MaxKeys bounds the records. Each takes some 200 bytes beside MaxBytes, which are used again but not given back to
+	// the system. Zero: 1 << 20
+	MaxKeys int
+	// MaxBytes bounds the keys, fingerprints and results. Zero: 256 MiB
+	MaxBytes int64
 }
 
 // A Store is an idempotency.Store. Any number of goroutines may use it at once. It starts no goroutine; what has
@@ -77,11 +80,7 @@ func (s *Store) Begin(ctx context.Context, k idempotency.Key, o idempotency.Begi
 	if !full {
 		return claim, nil
 	}
-	// Somebody else's records may have expired. Every shard is asked, one at a time and only if it has something to
-	// give, before anybody is refused.
-	for i := range s.shards {
-		s.shards[i].sweep(s.now())
-	}
+	s.sweep()
 	if claim, full = sh.begin(hash, k, o, s.now()); full {
 		return idempotency.Claim{}, fmt.Errorf("memstore: %w: %d keys, %d bytes", idempotency.ErrFull, s.keys.Load(), s.bytes.Load())
 	}
@@ -109,7 +108,12 @@ func (s *Store) Complete(ctx context.Context, t idempotency.Ticket, r idempotenc
 		return context.Cause(ctx)
 	}
 	sh, hash := s.locate(t.Key)
-	return sh.complete(hash, t, r, retain, s.now())
+	err := sh.complete(hash, t, r, retain, s.now())
+	if errors.Is(err, idempotency.ErrFull) {
+		s.sweep()
+		err = sh.complete(hash, t, r, retain, s.now())
+	}
+	return err
 }
 
 // Release implements idempotency.Store.
@@ -129,18 +133,38 @@ func (s *Store) locate(k idempotency.Key) (*shard, uint64) {
 // now is the store's time: what has passed since it was made.
 func (s *Store) now() time.Duration { return time.Since(s.base) }
 
+// sweep is called before anybody is refused: somebody else's records may have expired. Every shard is asked, one at a
+// time and only if it has something to give.
+func (s *Store) sweep() {
+	for i := range s.shards {
+		s.shards[i].sweep(s.now())
+	}
+}
+
 // room takes n bytes and one record more or fewer, unless there is no room. Giving back always succeeds.
 func (s *Store) room(records, n int64) bool {
-	if s.keys.Add(records) > s.maxKeys && records > 0 {
-		s.keys.Add(-records)
+	if !take(&s.bytes, n, s.maxBytes) {
 		return false
 	}
-	if s.bytes.Add(n) > s.maxBytes && n > 0 {
+	if !take(&s.keys, records, s.maxKeys) {
 		s.bytes.Add(-n)
-		s.keys.Add(-records)
 		return false
 	}
 	return true
+}
+
+// take adds n where that leaves at most most. What does not fit is never in the sum: a result that is too large must not
+// have another one refused beside it.
+func take(sum *atomic.Int64, n, most int64) bool {
+	for {
+		old := sum.Load()
+		if n > 0 && n > most-old {
+			return false
+		}
+		if n == 0 || sum.CompareAndSwap(old, old+n) {
+			return true
+		}
+	}
 }
 
 // add saturates: a retention of centuries must not become one of the past.

@@ -2,9 +2,11 @@ package memstore_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"runtime"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,6 +77,72 @@ func TestFullOfBytes(t *testing.T) {
 		c := begin(t, s, "c").Ticket
 		require.NoError(t, s.Complete(t.Context(), c, idempotency.Result{Body: body}, time.Minute))
 	})
+}
+
+// Whoever is refused is refused for what is live: results too, not only claims.
+func TestWhatHasExpiredIsRemovedBeforeAnybodyIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := memstore.New(memstore.Config{MaxBytes: 100})
+		require.NoError(t, err)
+		a, b := begin(t, s, "a").Ticket, begin(t, s, "b").Ticket
+		result := idempotency.Result{Body: bytes.Repeat([]byte{'x'}, 90)}
+		require.NoError(t, s.Complete(t.Context(), a, result, time.Second))
+		require.ErrorIs(t, s.Complete(t.Context(), b, result, time.Hour), idempotency.ErrFull)
+		time.Sleep(time.Second)
+		require.NoError(t, s.Complete(t.Context(), b, result, time.Hour))
+
+		s, err = memstore.New(memstore.Config{MaxKeys: 1})
+		require.NoError(t, err)
+		o := idempotency.BeginOptions{Lease: time.Hour}
+		c, err := s.Begin(t.Context(), idempotency.Key{Scope: "test", ID: "long"}, o)
+		require.NoError(t, err)
+		_, err = s.Extend(t.Context(), c.Ticket, time.Second)
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		begin(t, s, "next")
+	})
+}
+
+// Names and values without any bytes are no way around the bound.
+func TestEmptyValuesAreCounted(t *testing.T) {
+	s, err := memstore.New(memstore.Config{MaxBytes: 10_000})
+	require.NoError(t, err)
+	r := idempotency.Result{Meta: map[string][]string{"": make([]string, 10_000)}}
+	require.ErrorIs(t, s.Complete(t.Context(), begin(t, s, "a").Ticket, r, time.Hour), idempotency.ErrFull)
+}
+
+// A result that is refused for its size has no other one refused beside it.
+func TestRefusalsAreExact(t *testing.T) {
+	const most = 4096
+	s, err := memstore.New(memstore.Config{MaxBytes: most})
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	large := idempotency.Result{Body: make([]byte, most)}
+	for i := range 2 {
+		ticket := begin(t, s, fmt.Sprint("large", i)).Ticket
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					if err := s.Complete(t.Context(), ticket, large, time.Hour); !errors.Is(err, idempotency.ErrFull) {
+						t.Errorf("got %v, want ErrFull", err)
+					}
+				}
+			}
+		})
+	}
+	for i := range 100_000 {
+		c := begin(t, s, strconv.Itoa(i))
+		if err := s.Complete(t.Context(), c.Ticket, idempotency.Result{Body: []byte{'x'}}, time.Nanosecond); err != nil {
+			t.Errorf("a result of one byte: %v", err)
+			break
+		}
+	}
+	close(stop)
+	wg.Wait()
 }
 
 // What expires is removed in passing: a store that is never full does not grow with the keys it has seen.

@@ -119,6 +119,7 @@ func (sh *shard) extend(hash uint64, t idempotency.Ticket, lease, now time.Durat
 		return idempotency.ErrLost
 	}
 	r.until = add(now, lease)
+	sh.soonest = min(sh.soonest, r.end()) // the new lease may be shorter
 	return nil
 }
 
@@ -132,7 +133,7 @@ func (sh *shard) result(r *record) idempotency.Result {
 }
 
 func (sh *shard) complete(hash uint64, t idempotency.Ticket, res idempotency.Result, retain, now time.Duration) error {
-	n := int64(res.Size())
+	n := cost(res)
 	var k *kept
 	if n > 0 {
 		k = &kept{cloneMeta(res.Meta), slices.Clone(res.Body)}
@@ -273,6 +274,16 @@ func (sh *shard) sweep(now time.Duration) {
 			sh.soonest = min(sh.soonest, r.end())
 		}
 	}
+}
+
+// cost is what a result takes: its size, and what names and values without a byte take, too.
+func cost(res idempotency.Result) int64 {
+	const name, value = 48, 16 // entries of a map and of a slice
+	n := int64(res.Size())
+	for _, vs := range res.Meta {
+		n += name + value*int64(len(vs))
+	}
+	return n
 }
 
 func cloneMeta(m map[string][]string) map[string][]string {
