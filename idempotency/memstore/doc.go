@@ -5,5 +5,5 @@
 // clock moves.
 //
 // What must not be concluded: that a duplicate is caught after a restart, or in a second instance. Records live and die
-// with the Store.
+// with the Store. Fences do grow over a restart, unless the wall clock is set back.
 package memstore

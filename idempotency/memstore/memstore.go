@@ -55,7 +55,7 @@ func New(c Config) (*Store, error) {
 		s.maxBytes = 256 << 20
 	}
 	for i := range s.shards {
-		s.shards[i].init(s)
+		s.shards[i].init(s, uint64(s.base.UnixMicro()))
 	}
 	return s, nil
 }

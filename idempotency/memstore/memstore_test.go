@@ -145,6 +145,24 @@ func TestRefusalsAreExact(t *testing.T) {
 	wg.Wait()
 }
 
+// What compares fences may outlive the process.
+func TestFencesGrowOverARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		last := uint64(0)
+		for range 3 {
+			s, err := memstore.New(memstore.Config{})
+			require.NoError(t, err)
+			for range 100 {
+				ticket := begin(t, s, "k").Ticket
+				require.Greater(t, ticket.Fence, last)
+				last = ticket.Fence
+				require.NoError(t, s.Release(t.Context(), ticket))
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
+
 // What expires is removed in passing: a store that is never full does not grow with the keys it has seen.
 func TestMemoryFollowsTheLiveKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

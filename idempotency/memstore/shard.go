@@ -69,8 +69,9 @@ func (r *record) end() time.Duration {
 	return r.until
 }
 
-func (sh *shard) init(s *Store) {
-	sh.store, sh.index, sh.free, sh.soonest = s, make(map[uint64]int32), none, math.MaxInt64
+// init has fences begin with the time, so that those of the next process are above those of this one.
+func (sh *shard) init(s *Store, fence uint64) {
+	sh.store, sh.index, sh.free, sh.soonest, sh.fence = s, make(map[uint64]int32), none, math.MaxInt64, fence
 }
 
 // begin reports full instead of a claim where there is no room for a new record.
