@@ -3,10 +3,10 @@ module github.com/tandemgo/tandem
 go 1.26.0
 
 require (
-	github.com/cenkalti/backoff/v4 v4.2.1
-	github.com/nats-io/nats.go v1.48.0
+	github.com/cenkalti/backoff/v4 v4.0.0
+	github.com/nats-io/nats.go v1.46.1
 	github.com/sony/gobreaker/v2 v2.4.0
-	github.com/stretchr/testify v1.10.0
+	github.com/stretchr/testify v1.8.4
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20251202230838-ff82c1b0f217
 	google.golang.org/grpc v1.79.3
 	google.golang.org/protobuf v1.36.10
