@@ -11,7 +11,8 @@ import (
 
 // InboundConfig configures NewInbound. The zero InboundConfig is right in production.
 type InboundConfig struct {
-	// MaxTimeout bounds a handler whose caller sent no deadline, or a longer one. Zero: only the caller's deadline counts.
+	// MaxTimeout bounds a handler, up to the header of its response, whose caller sent no deadline or a longer one.
+	// Zero: only the caller's deadline counts.
 	MaxTimeout time.Duration
 	// OnMalformed is called for each header that could not be read and was ignored. Zero: nothing is called.
 	OnMalformed func(ctx context.Context, e Malformed)
@@ -24,8 +25,13 @@ type Malformed struct{ Header string }
 // expired request is refused with 504 before work starts, a request that is itself a retry is not retried further down,
 // and a refusal (408, 429 or 500 and above) after this tier's own retries have ended tells the caller not to retry.
 //
-// What a caller sends can only shorten the handler's deadline. The writer given to the handler flushes, hijacks and
-// reads from files as the server's own does, and http.ResponseController finds that through Unwrap.
+// What a caller sends can only shorten the handler's deadline. As the timeouts of a client do, it ends with the header of
+// the response: whoever has written that, or has hijacked the connection, may go on for as long as the connection lives,
+// so a stream or a long download is not cut in two. From then on the context of the request knows of no deadline, and a
+// context made of it before with a timeout that was longer than the deadline has none either.
+//
+// The writer given to the handler flushes, hijacks and reads from files as the server's own does, and
+// http.ResponseController finds that through Unwrap.
 func NewInbound(c InboundConfig) (func(http.Handler) http.Handler, error) {
 	if c.MaxTimeout < 0 {
 		return nil, fmt.Errorf("client: MaxTimeout is negative: %v", c.MaxTimeout)
@@ -41,17 +47,18 @@ func NoRetry(ctx context.Context) { call.InboundFrom(ctx).GiveUp() }
 
 func (c *InboundConfig) serve(next http.Handler, w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
-	if left, bounded := c.timeout(r); bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, left)
-		defer cancel()
-	}
 	if ctx.Err() != nil {
 		refuseExpired(w)
 		return
 	}
+	var until *handling
+	if left, bounded := c.timeout(r); bounded {
+		until = newHandling(ctx, left)
+		defer until.end()
+		ctx = until
+	}
 	ctx, in := call.WithInbound(ctx, c.attempt(r))
-	next.ServeHTTP(wrap(w, in), r.WithContext(ctx))
+	next.ServeHTTP(wrap(w, in, until), r.WithContext(ctx))
 }
 
 // timeout is the shortest of what the headers say and of MaxTimeout.

@@ -101,6 +101,78 @@ func TestInboundOnlyShortens(t *testing.T) {
 	})
 }
 
+// The deadline is for the header. What comes after it, such as a stream, goes on.
+func TestInboundDeadlineEndsWithTheHeader(t *testing.T) {
+	for rule, answer := range map[string]func(w http.ResponseWriter){
+		"WriteHeader": func(w http.ResponseWriter) { w.WriteHeader(http.StatusAccepted) },
+		"Write":       func(w http.ResponseWriter) { _, _ = w.Write([]byte("x")) },
+		"WriteString": func(w http.ResponseWriter) { _, _ = io.WriteString(w, "x") },
+		"ReadFrom":    func(w http.ResponseWriter) { _, _ = w.(io.ReaderFrom).ReadFrom(strings.NewReader("x")) },
+		"Flush":       func(w http.ResponseWriter) { w.(http.Flusher).Flush() },
+		"101":         func(w http.ResponseWriter) { w.WriteHeader(http.StatusSwitchingProtocols) },
+		"Hijack":      func(w http.ResponseWriter) { _, _, _ = w.(http.Hijacker).Hijack() },
+	} {
+		t.Run(rule, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				h := inbound(t, client.InboundConfig{MaxTimeout: time.Second}, func(w http.ResponseWriter, r *http.Request) {
+					ctx, cancel := context.WithCancel(r.Context())
+					defer cancel()
+					w.WriteHeader(http.StatusProcessing) // not the final one
+					time.Sleep(900 * time.Millisecond)
+					_, ok := r.Context().Deadline()
+					require.True(t, ok)
+					answer(w)
+					time.Sleep(time.Hour)
+					require.NoError(t, ctx.Err())
+					_, ok = ctx.Deadline()
+					require.False(t, ok, "calls made from now on know of none")
+				})
+				h.ServeHTTP(hijackable{httptest.NewRecorder()}, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
+			})
+		})
+	}
+}
+
+type hijackable struct{ *httptest.ResponseRecorder }
+
+func (hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, nil }
+
+// Until then it is a deadline like any other, and what comes too late does not take it back.
+func TestInboundDeadlinePasses(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := inbound(t, client.InboundConfig{}, func(w http.ResponseWriter, r *http.Request) {
+			start := time.Now()
+			child, cancel := context.WithCancel(r.Context())
+			defer cancel()
+			<-child.Done()
+			require.Equal(t, 250*time.Millisecond, time.Since(start))
+			require.ErrorIs(t, r.Context().Err(), context.DeadlineExceeded)
+			require.ErrorIs(t, context.Cause(child), context.DeadlineExceeded)
+			w.WriteHeader(http.StatusGatewayTimeout)
+			require.ErrorIs(t, r.Context().Err(), context.DeadlineExceeded)
+		})
+		require.Equal(t, http.StatusGatewayTimeout, serve(t, h, "Tandem-Timeout-Ms", "250").Code)
+	})
+}
+
+// A caller who goes away is not a deadline, before the header as after it.
+func TestInboundCancelled(t *testing.T) {
+	for _, header := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			h := inbound(t, client.InboundConfig{MaxTimeout: time.Minute}, func(w http.ResponseWriter, r *http.Request) {
+				if header {
+					w.WriteHeader(http.StatusOK)
+				}
+				<-r.Context().Done()
+				require.ErrorIs(t, r.Context().Err(), context.Canceled)
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(time.Second, cancel)
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil))
+		})
+	}
+}
+
 func TestInboundExpired(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := inbound(t, client.InboundConfig{}, func(http.ResponseWriter, *http.Request) { t.Error("work began") })

@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -174,6 +176,35 @@ func TestTimeoutsOverSockets(t *testing.T) {
 			})
 			settled(t, before)
 		})
+	}
+}
+
+// Between two tiers, and through a proxy between them, a stream outlives every timeout.
+func TestStreamBetweenTiers(t *testing.T) {
+	pieces := inbound(t, client.InboundConfig{}, func(w http.ResponseWriter, r *http.Request) {
+		for range 6 {
+			_, _ = io.WriteString(w, "x")
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-time.After(20 * time.Millisecond): // of the server, which is no part of a bubble
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+	origin, _ := listen(t, pieces, plain)
+	c := client.Config{AttemptTimeout: 50 * time.Millisecond}
+	via := transport(t, origin.Client().Transport, c)
+	u, err := url.Parse(origin.URL)
+	require.NoError(t, err)
+	forward := &httputil.ReverseProxy{Transport: via, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(u) }}
+	proxy, _ := listen(t, inbound(t, client.InboundConfig{}, forward.ServeHTTP), plain)
+	for _, s := range []*httptest.Server{origin, proxy} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL, nil)
+		require.NoError(t, err)
+		res, err := transport(t, s.Client().Transport, c).RoundTrip(r)
+		require.NoError(t, err)
+		require.Equal(t, "xxxxxx", text(t, res))
 	}
 }
 

@@ -9,18 +9,31 @@ import (
 	"github.com/tandemgo/tandem/internal/call"
 )
 
-// A writer adds Tandem-Retry to a refusal, at the last moment at which a header can be added.
+// A writer adds Tandem-Retry to a refusal, at the last moment at which a header can be added, and ends the caller's
+// deadline with the header.
 type writer struct {
 	http.ResponseWriter
 	in    *call.Inbound
-	wrote bool // the final header
+	until *handling // nil: no deadline
+	wrote bool      // the final header
+}
+
+// answered notes that the final header goes out, and reports whether it is the first time.
+func (w *writer) answered() bool {
+	if w.wrote {
+		return false
+	}
+	w.wrote = true
+	w.until.answer()
+	return true
 }
 
 // WriteHeader implements http.ResponseWriter. A handler that writes without it answers 200, which is no refusal.
 func (w *writer) WriteHeader(status int) {
-	if !w.wrote && status >= 200 { // 1xx may come many times, before the final one
-		w.wrote = true
-		if refusal := status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout; refusal && w.in.GaveUp() {
+	// 1xx may come many times before the final header, but for 101, which is one.
+	if (status >= 200 || status == http.StatusSwitchingProtocols) && w.answered() {
+		refusal := status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout
+		if refusal && w.in.GaveUp() {
 			w.Header().Set(call.HeaderRetry, call.RetryNo)
 		}
 	}
@@ -29,19 +42,19 @@ func (w *writer) WriteHeader(status int) {
 
 // Write implements http.ResponseWriter.
 func (w *writer) Write(p []byte) (int, error) {
-	w.wrote = true
+	w.answered()
 	return w.ResponseWriter.Write(p)
 }
 
 // WriteString implements io.StringWriter.
 func (w *writer) WriteString(s string) (int, error) {
-	w.wrote = true
+	w.answered()
 	return io.WriteString(w.ResponseWriter, s)
 }
 
 // ReadFrom implements io.ReaderFrom, so that a file still goes to the socket without a copy.
 func (w *writer) ReadFrom(r io.Reader) (int64, error) {
-	w.wrote = true
+	w.answered()
 	return io.Copy(w.ResponseWriter, r) // which asks the server's writer for its ReadFrom
 }
 
@@ -75,16 +88,20 @@ func (w flushWriter) FlushError() error { return w.flush() }
 func (w bothWriter) FlushError() error { return w.flush() }
 
 func (w *writer) flush() error {
-	w.wrote = true
+	w.answered()
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
 func (w *writer) hijack() (net.Conn, *bufio.ReadWriter, error) {
-	return w.ResponseWriter.(http.Hijacker).Hijack()
+	conn, rw, err := w.ResponseWriter.(http.Hijacker).Hijack()
+	if err == nil {
+		w.answered()
+	}
+	return conn, rw, err
 }
 
-func wrap(w http.ResponseWriter, in *call.Inbound) http.ResponseWriter {
-	inner := &writer{ResponseWriter: w, in: in}
+func wrap(w http.ResponseWriter, in *call.Inbound, until *handling) http.ResponseWriter {
+	inner := &writer{ResponseWriter: w, in: in, until: until}
 	_, flushes := w.(http.Flusher)
 	_, hijacks := w.(http.Hijacker)
 	switch {
