@@ -83,7 +83,8 @@ func TestNoSecretIsTold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var log bytes.Buffer
 		inner := &url.Error{Op: "Get", URL: target, Err: errReset}
-		tr := transport(t, newWire(answer(503), fail(fmt.Errorf("auth: %w", inner))), client.Config{
+		outer := &url.Error{Op: "Get", URL: target, Err: fmt.Errorf("auth: %w", inner)}
+		tr := transport(t, newWire(answer(503), fail(outer)), client.Config{
 			Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		})
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, target, nil)

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/tandemgo/tandem/retry"
 )
 
 // observe tells the hook of the attempt that has just ended.
@@ -28,6 +30,9 @@ func (t *Transport) observe(c *exchange, res *http.Response, err error) {
 func (t *Transport) logRetry(c *exchange) { t.logLine(c, slog.LevelInfo, "client: retry") }
 
 func (t *Transport) logGiveUp(c *exchange) {
+	if c.tries.Reason() == retry.Stopped && c.tries.Attempt() == 1 {
+		return // there was never a question of another attempt
+	}
 	t.logLine(c, slog.LevelWarn, "client: gave up", slog.String("reason", c.tries.Reason().String()))
 }
 
@@ -46,10 +51,14 @@ func (t *Transport) logLine(c *exchange, level slog.Level, msg string, more ...s
 	t.log.LogAttrs(context.WithoutCancel(ctx), level, msg, attrs...)
 }
 
-// plain is the text of err without the URL that net/http puts around the errors of a client.
+// plain is the text of err without the URLs that net/http puts around the errors of its clients, of which there may be
+// several.
 func plain(err error) string {
-	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+	for {
+		wrapped, ok := errors.AsType[*url.Error](err)
+		if !ok || wrapped.Err == nil {
+			return err.Error()
+		}
 		err = wrapped.Err
 	}
-	return err.Error()
 }
