@@ -1,6 +1,7 @@
 package client
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -72,6 +73,14 @@ func (a *attempt) hold(res *http.Response) {
 		a.timer.Stop()
 	}
 }
+// CloseWrite is that of net/http, which has it since Go 1.26.
+func (s *stream) CloseWrite() error {
+	if half, ok := s.Writer.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return fmt.Errorf("client: CloseWrite: %w", http.ErrNotSupported)
+}
+
 
 const (
 	drainBytes = 64 << 10

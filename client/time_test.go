@@ -344,3 +344,6 @@ func TestSwitchedProtocol(t *testing.T) {
 		require.NoError(t, conn.Close())
 	})
 }
+		half, ok := res.Body.(interface{ CloseWrite() error })
+		require.True(t, ok)
+		require.ErrorIs(t, half.CloseWrite(), http.ErrNotSupported, "a pipe cannot")
