@@ -18,13 +18,7 @@ import (
 // NoTimeout switches a timeout off where zero means a default.
 const NoTimeout = call.NoTimeout
 
-// The defaults. Three attempts of 3 s fit into 10 s.
-const (
-	defaultTimeout         = 10 * time.Second
-	defaultAttemptTimeout  = 3 * time.Second
-	defaultBodyIdleTimeout = 60 * time.Second
-	defaultProbeLease      = 10 * time.Second
-)
+const defaultBodyIdleTimeout = 60 * time.Second
 
 // Config configures a client. The zero Config is right in production.
 type Config struct {
@@ -103,8 +97,8 @@ func NewTransport(c Config) (*Transport, error) {
 		log:         c.Log,
 	}
 	faults := []error{
-		timeout(&t.timeout, "Timeout", defaultTimeout),
-		timeout(&t.attempt, "AttemptTimeout", defaultAttemptTimeout),
+		timeout(&t.timeout, "Timeout", call.DefaultTimeout),
+		timeout(&t.attempt, "AttemptTimeout", call.DefaultAttemptTimeout),
 		timeout(&t.idle, "BodyIdleTimeout", defaultBodyIdleTimeout),
 		c.Retry.Validate(),
 	}
@@ -138,11 +132,7 @@ func (t *Transport) fill() (err error) {
 	}
 	t.targets = keyed.New(maxTargets, targetIdle, func(a address) *target { return newTarget(a, t.policy.Budget) }, nil)
 	if t.breakers == nil {
-		// A probe that is allowed to run its whole attempt timeout must not be taken for lost.
-		lease := defaultProbeLease
-		if t.attempt < NoTimeout/2 {
-			lease = max(lease, 2*t.attempt)
-		}
+		lease := call.ProbeLease(t.attempt)
 		t.breakers, err = breaker.NewGroup(breaker.GroupConfig{Config: breaker.Config{ProbeLease: lease}})
 	}
 	return err

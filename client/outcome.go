@@ -12,6 +12,7 @@ import (
 
 	"github.com/tandemgo/tandem/breaker"
 	"github.com/tandemgo/tandem/internal/call"
+	"github.com/tandemgo/tandem/retry"
 )
 
 // A StatusError is why a response was not the end of a call: what retry.Event tells of it, and what a call came to
@@ -77,22 +78,10 @@ func judge(r result, serverErrors bool) verdict {
 
 // ask lets the error of the base speak for itself, in the words of package retry. The base may be another client.
 func (v *verdict) ask(err error) {
-	if p, ok := errors.AsType[interface {
-		error
-		Permanent() bool
-	}](err); ok && p.Permanent() {
-		v.worth = false
-	}
-	if h, ok := errors.AsType[interface {
-		error
-		Hint() (time.Duration, bool)
-	}](err); ok {
-		v.hint, v.hinted = h.Hint()
-	}
-	if r, ok := errors.AsType[interface {
-		error
-		Refused() bool
-	}](err); ok && r.Refused() {
+	o := retry.Judge(err)
+	v.worth = v.worth && !o.Stop
+	v.hint, v.hinted = o.Hint, o.Hinted
+	if o.Refused {
 		v.unsent, v.free, v.breaker = true, true, breaker.Ignored
 	}
 }

@@ -35,7 +35,7 @@ type Transport struct {
 type exchange struct {
 	t        *Transport
 	r        *http.Request // the caller's; never changed
-	parent   bounded       // the caller's context with the deadline of the call, where that is ours
+	parent   call.Bounded  // the caller's context with the deadline of the call, where that is ours
 	deadline time.Time     // of the call: the caller's or ours, whichever comes first; zero: none
 	target   *target
 	breaker  *breaker.Breaker
@@ -47,15 +47,6 @@ type exchange struct {
 	verdict  verdict       // about the current one
 	first    attempt
 }
-
-// bounded is a context with a sooner deadline, which the attempts enforce: there is no timer for the whole.
-type bounded struct {
-	context.Context
-	deadline time.Time
-}
-
-// Deadline implements context.Context.
-func (b *bounded) Deadline() (time.Time, bool) { return b.deadline, true }
 
 // RoundTrip implements http.RoundTripper. Its error is a *retry.Error where more than one attempt was made, or where it
 // is not plain why there was no other; the error of the last attempt is always reachable through it.
@@ -93,7 +84,7 @@ func (c *exchange) begin(now time.Time) {
 		ours := now.Add(t.timeout)
 		if c.deadline.IsZero() || ours.Before(c.deadline) {
 			c.deadline = ours
-			c.parent = bounded{ctx, ours}
+			c.parent = call.Bounded{Context: ctx, Until: ours}
 			ctx = &c.parent
 		}
 	}
@@ -175,10 +166,9 @@ func (c *exchange) prepare(now time.Time) *attempt {
 	limit, what := c.t.attempt, noAttempt
 	if !c.deadline.IsZero() {
 		rest := c.deadline.Sub(now)
-		if c.safe && c.rewinds && !c.tries.Last() {
-			limit = min(limit, max(rest/2, min(rest, time.Millisecond)))
-		} else if rest <= limit {
-			limit, what = rest, noCall
+		limit = call.Limit(limit, rest, c.safe && c.rewinds && !c.tries.Last())
+		if limit == rest {
+			what = noCall
 		}
 	}
 	a.begin(c, now, limit, what)
@@ -221,14 +211,9 @@ func (t *Transport) telling() time.Duration {
 func (c *exchange) again(err error) (bool, error) {
 	v := &c.verdict
 	allowed := v.worth && !v.told && (c.safe || v.unsent) && (c.rewinds || c.body != nil)
-	o := retry.Outcome{Err: v.err, Hint: v.hint, Hinted: v.hinted, Stop: !allowed, Refused: v.unsent, Free: v.free}
-	if v.told {
-		call.InboundFrom(c.r.Context()).GiveUp() // our own caller need not ask for it again either
-	}
-	// This very failure may have opened the breaker: then the next attempt waits for it, or there is none.
-	if open := c.breaker.RetryAfter(); open > 0 && open >= o.Hint {
-		o.Hint, o.Hinted = open, true
-		o.Refused = o.Refused || !c.tries.Last()
+	o := retry.Outcome{
+		Err: v.err, Hint: v.hint, Hinted: v.hinted, Stop: !allowed, Refused: v.unsent, Free: v.free,
+		Open: c.breaker.RetryAfter(),
 	}
 	if !c.tries.Again(o) {
 		return false, c.explain(err)
