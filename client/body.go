@@ -48,6 +48,14 @@ type stream struct {
 	io.Writer
 }
 
+// CloseWrite is that of net/http, which has it since Go 1.26.
+func (s *stream) CloseWrite() error {
+	if half, ok := s.Writer.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return fmt.Errorf("client: CloseWrite: %w", http.ErrNotSupported)
+}
+
 // hold ties the attempt to the body of the response that is handed out.
 func (a *attempt) hold(res *http.Response) {
 	if a.cancel == nil {
@@ -73,14 +81,6 @@ func (a *attempt) hold(res *http.Response) {
 		a.timer.Stop()
 	}
 }
-// CloseWrite is that of net/http, which has it since Go 1.26.
-func (s *stream) CloseWrite() error {
-	if half, ok := s.Writer.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return fmt.Errorf("client: CloseWrite: %w", http.ErrNotSupported)
-}
-
 
 const (
 	drainBytes = 64 << 10
@@ -89,7 +89,7 @@ const (
 
 // discard drains and closes the body of a response that nobody will read, so that its connection can serve the next
 // attempt. Bytes and time are bounded: what is longer or slower costs its connection.
-func (a *attempt) discard(res *http.Response) {
+func (a *attempt) discard(res *http.Response, most time.Duration) {
 	defer a.end()
 	if res.Body == nil {
 		return
@@ -102,7 +102,7 @@ func (a *attempt) discard(res *http.Response) {
 	if a.cancel == nil {
 		stop = func() { res.Body.Close() } // net/http lets a body be closed while it is read
 	}
-	timer := time.AfterFunc(drainTime, stop)
+	timer := time.AfterFunc(most, stop)
 	defer timer.Stop()
 	// One byte more, to see the end of a body of exactly that many. How it ends does not matter: it is discarded.
 	_, _ = io.CopyN(io.Discard, res.Body, drainBytes+1)

@@ -300,6 +300,39 @@ func (w *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Draining does not take the time that was found to be there for the wait and for the next attempt.
+func TestDiscardIsPartOfTheWait(t *testing.T) {
+	for _, c := range []struct {
+		rule           string
+		deadline, wait time.Duration
+		begin          time.Duration // of the second attempt
+	}{
+		{"shorter than the wait", 200 * time.Millisecond, 150 * time.Millisecond, 150 * time.Millisecond},
+		{"a tenth of what remains", 50 * time.Millisecond, 0, 5 * time.Millisecond},
+	} {
+		t.Run(c.rule, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), c.deadline)
+				defer cancel()
+				w := newWire(with(503, silent), answer(200))
+				res, err := get(ctx, t, transport(t, w, client.Config{Retry: retry.Policy{Backoff: steady(c.wait)}}))
+				require.NoError(t, err)
+				text(t, res)
+				require.Equal(t, c.begin, w.seen[1].at)
+			})
+		})
+	}
+}
+
+func steady(d time.Duration) func() retry.Intervals {
+	return func() retry.Intervals { return interval(d) }
+}
+
+type interval time.Duration
+
+func (i interval) NextBackOff() time.Duration { return time.Duration(i) }
+func (interval) Reset()                       {}
+
 // A silent body that no context can end is closed: nothing else could end it.
 func TestDiscardWithoutTimeouts(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -341,9 +374,9 @@ func TestSwitchedProtocol(t *testing.T) {
 		_, err = io.ReadFull(conn, got)
 		require.NoError(t, err)
 		require.Equal(t, "ping", string(got))
-		require.NoError(t, conn.Close())
-	})
-}
 		half, ok := res.Body.(interface{ CloseWrite() error })
 		require.True(t, ok)
 		require.ErrorIs(t, half.CloseWrite(), http.ErrNotSupported, "a pipe cannot")
+		require.NoError(t, conn.Close())
+	})
+}

@@ -256,6 +256,16 @@ func (c *exchange) hand(res *http.Response) *http.Response {
 	return res
 }
 
+// discard drains and closes res, for a tenth of what remains of the call at most: the next attempt needs it more than the
+// connection does.
+func (c *exchange) discard(res *http.Response) {
+	most := drainTime
+	if !c.deadline.IsZero() {
+		most = min(most, time.Until(c.deadline)/10)
+	}
+	c.attempt.discard(res, most)
+}
+
 // giveUp ends the call without success: with the response where there is one, else with the error.
 func (c *exchange) giveUp(res *http.Response, err error) (*http.Response, error) {
 	if c.body != nil {
