@@ -135,8 +135,12 @@ func is[E error](err error) bool {
 	return ok
 }
 
-// undialled reports whether err is that of a connection that never came about, so that nothing was sent over it.
+// undialled reports whether err is that of a connection that never came about, so that nothing was sent over it. Where
+// the base is another client, that is so only if there was no attempt before.
 func undialled(err error) bool {
+	if e, ok := errors.AsType[*retry.Error](err); ok && e.Attempts > 1 {
+		return false
+	}
 	op, ok := errors.AsType[*net.OpError](err)
 	return ok && (op.Op == "dial" || op.Op == "proxyconnect")
 }
