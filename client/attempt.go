@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -26,6 +27,7 @@ type attempt struct {
 
 	request http.Request
 	value   [2]string // of the headers written here
+	upload  upload
 	body    body
 }
 
@@ -100,6 +102,16 @@ func (a *attempt) end() {
 	if a.cancel != nil {
 		a.cancel(nil)
 	}
+}
+
+// send gives the request its body. One that cannot be made again comes from somewhere else as it is sent, and may break
+// there.
+func (a *attempt) send(b io.ReadCloser) {
+	if b != nil && b != http.NoBody && a.request.GetBody == nil {
+		a.upload.ReadCloser = b
+		b = &a.upload
+	}
+	a.request.Body = b
 }
 
 // tell writes the deadline and the number of the attempt. Only here the caller's headers are copied; their values are

@@ -4,8 +4,33 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
+
+// An upload is the body of a request, which remembers how it broke: that is no failure of the server.
+type upload struct {
+	io.ReadCloser
+	broke atomic.Pointer[error] // the base may read while it returns
+}
+
+// Read implements io.Reader.
+func (u *upload) Read(p []byte) (int, error) {
+	n, err := u.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		broke := err
+		u.broke.CompareAndSwap(nil, &broke)
+	}
+	return n, err
+}
+
+// err is how it broke; nil if it did not.
+func (u *upload) err() error {
+	if broke := u.broke.Load(); broke != nil {
+		return *broke
+	}
+	return nil
+}
 
 // A body is that of a response that was handed out. The context of its attempt ends with it, not with the headers, and
 // a silence that is too long ends both.

@@ -62,6 +62,9 @@ func TestOutcome(t *testing.T) {
 		{"the caller went away", gone(time.Second), silence, ignored},
 		{"the caller's time ran out, and there was enough", until(time.Second), silence, failure},
 		{"the caller was in a hurry", until(time.Second / 5), silence, ignored},
+		{"an answer when the caller's time is over, and there was little", until(100500 * time.Microsecond), after(100*time.Millisecond, answer(504)), ignored},
+		{"an answer when the caller's time is over, and there was enough", until(time.Second + 500*time.Microsecond), after(time.Second, answer(504)), failure},
+		{"an answer while there is time", until(200 * time.Millisecond), after(100*time.Millisecond, answer(504)), failure},
 		{"a refusal of another breaker below", nil, fail(&breaker.OpenError{RetryAfter: time.Hour}), ignored},
 	} {
 		t.Run(c.rule, func(t *testing.T) {

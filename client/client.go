@@ -28,7 +28,8 @@ type Config struct {
 	// Timeout bounds a call with all its attempts and waits, up to the headers of the response; a sooner deadline of
 	// the caller counts. Zero: 10 s.
 	Timeout time.Duration
-	// AttemptTimeout bounds one attempt, up to the headers of its response. Zero: 3 s.
+	// AttemptTimeout bounds one attempt, the sending of its body included, up to the headers of its response. Who sends
+	// large bodies sets it accordingly. Zero: 3 s.
 	AttemptTimeout time.Duration
 	// BodyIdleTimeout bounds each silence while the body of the response is read; the time that the reader takes
 	// between two reads does not count. Zero: 60 s.

@@ -283,6 +283,7 @@ func TestGaveUp(t *testing.T) {
 		{"a hint beyond the deadline", answer(503, "Retry-After", "60"), client.Config{}, "no"},
 		{"told so itself", answer(503, "Tandem-Retry", "no"), client.Config{}, "no"},
 		{"no retries of its own", answer(503), client.Config{Retry: retry.Never()}, ""},
+		{"told so with what is not retried", answer(500, "Tandem-Retry", "no"), client.Config{}, "no"},
 		{"success", answer(200), client.Config{}, ""},
 	} {
 		t.Run(c.rule, func(t *testing.T) {

@@ -31,9 +31,11 @@ type result struct {
 	request  *http.Request
 	response *http.Response
 	err      error // nil with a response
-	ended    error // how the caller's context had ended by then; nil if it had not
+	ended    error // how the caller had ended the call by then; nil if it had not
 	late     bool  // our own timer ended it
+	spent    bool  // the time that the server was told of is over, or as good as over
 	enough   bool  // it ran for long enough to say something about the server, though it was cut short
+	source   error // how the body of the request broke; nil if it did not
 	now      time.Time
 }
 
@@ -52,7 +54,11 @@ type verdict struct {
 // judge is a function of its arguments alone. Errors are known by their types, never by their texts.
 func judge(r result, serverErrors bool) verdict {
 	if r.response != nil {
-		return judgeResponse(r.response, r.now, serverErrors)
+		v := judgeResponse(r.response, r.now, serverErrors)
+		if r.spent && !r.enough && v.breaker == breaker.Failure {
+			v.breaker = breaker.Ignored // the server ran out of our time, as we do
+		}
+		return v
 	}
 	v := verdict{err: r.err, breaker: breaker.Failure}
 	switch {
@@ -66,8 +72,8 @@ func judge(r result, serverErrors bool) verdict {
 		if !r.enough {
 			v.breaker = breaker.Ignored
 		}
-	case malformed(r.request):
-		v.breaker = breaker.Ignored // nothing was sent, and nothing will be
+	case malformed(r.request), r.source != nil && errors.Is(r.err, r.source):
+		v.breaker = breaker.Ignored // nothing was sent, or not all of it, and that is not the server's doing
 	default:
 		v.worth = !hopeless(r.err)
 		v.unsent = undialled(r.err)

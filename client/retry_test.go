@@ -461,6 +461,70 @@ func TestCancelledInTheAttempt(t *testing.T) {
 	})
 }
 
+// http.Client with a Timeout of its own still cancels through Request.Cancel. That is the caller's doing: there is no
+// other attempt, and nothing is held against the server.
+func TestCancelOfTheRequest(t *testing.T) {
+	canceled := errors.New("net/http: request canceled")
+	bubble(t, func(t *testing.T) {
+		g := breakers(t, breaker.Config{Consecutive: 1})
+		w := newWire(func(r *http.Request) (*http.Response, error) {
+			<-r.Cancel //nolint:staticcheck // deprecated, and used by http.Client
+			return nil, canceled
+		})
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, target, nil)
+		require.NoError(t, err)
+		cancel := make(chan struct{})
+		r.Cancel = cancel //nolint:staticcheck // as above
+		time.AfterFunc(time.Second, func() { close(cancel) })
+		tr := transport(t, w, client.Config{Breakers: g, AttemptTimeout: time.Minute})
+		_, err = tr.RoundTrip(r)
+		require.ErrorIs(t, err, canceled)
+		require.Equal(t, 1, w.attempts())
+		require.Equal(t, breaker.Closed, g.Get(key).State())
+		_, err = tr.RoundTrip(r)
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, 1, w.attempts(), "it was over before it began")
+	})
+}
+
+// What the caller's own code does in the middle of a call leaves nothing open.
+func TestPanicOfTheCaller(t *testing.T) {
+	fault := func() { panic("the caller's") }
+	for rule, config := range map[string]client.Config{
+		"Retryable":  {Retry: retry.Policy{Retryable: func(error) bool { fault(); return true }}},
+		"Backoff":    {Retry: retry.Policy{Backoff: func() retry.Intervals { fault(); return nil }}},
+		"BreakerKey": {BreakerKey: func(*http.Request) string { fault(); return "" }},
+	} {
+		t.Run(rule, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w, body := newWire(answer(503)), &sent{Reader: payload()}
+				r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, target, body)
+				require.NoError(t, err)
+				r.GetBody = func() (io.ReadCloser, error) { return http.NoBody, nil }
+				require.Panics(t, func() { _, _ = transport(t, w, config).RoundTrip(r) })
+				require.Zero(t, w.left(), "bodies left open")
+				require.Equal(t, 1, body.closed)
+				for _, s := range w.seen {
+					require.Error(t, s.ctx.Err(), "every attempt has ended")
+				}
+			})
+		})
+	}
+}
+
+// An error of another client below says that it has dialled in vain, but not the first time.
+func TestUnsentOnlyIfNothingWasSentBefore(t *testing.T) {
+	refused := &net.OpError{Op: "dial", Err: errReset}
+	for attempts, want := range map[int]int{1: 3, 2: 1} {
+		bubble(t, func(t *testing.T) {
+			w := newWire(fail(&retry.Error{Attempts: attempts, Err: refused}))
+			_, err := send(t.Context(), t, transport(t, w, client.Config{}), http.MethodPost, nil)
+			require.ErrorIs(t, err, refused)
+			require.Equal(t, want, w.attempts())
+		})
+	}
+}
+
 // A base that breaks its contract is no reason to panic.
 func TestBaseReturnsNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {

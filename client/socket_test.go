@@ -261,6 +261,31 @@ func TestEarlyRefusalOfALargeBody(t *testing.T) {
 	}
 }
 
+// A body that comes from somewhere else, as in a proxy, and breaks there says nothing about the server. Whoever hangs up
+// on a proxy in the middle of an upload would open its breaker for everybody.
+func TestBrokenUpload(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		start func(*httptest.Server)
+	}{{"HTTP/1", plain}, {"HTTP/2", encrypted2}} {
+		t.Run(c.name, func(t *testing.T) {
+			s, _ := listen(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.ReadAll(r.Body) }), c.start)
+			g := breakers(t, breaker.Config{Consecutive: 1})
+			tr := transport(t, s.Client().Transport, client.Config{Breakers: g})
+			source, sink := io.Pipe()
+			go func() {
+				_, _ = io.WriteString(sink, "half of it")
+				sink.CloseWithError(fmt.Errorf("upstream: %w", errReset))
+			}()
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.URL, source)
+			require.NoError(t, err)
+			_, err = tr.RoundTrip(r)
+			require.ErrorIs(t, err, errReset)
+			require.Equal(t, breaker.Closed, g.Get(s.URL).State())
+		})
+	}
+}
+
 // Redirects are followed above this package: each hop is a call.
 func TestRedirect(t *testing.T) {
 	var paths []string

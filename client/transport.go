@@ -54,23 +54,38 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL == nil || r.Header == nil {
 		return t.base.RoundTrip(r) // which says what is wrong, and closes the body
 	}
-	c := &exchange{t: t, r: r}
+	c := &exchange{t: t, r: r, body: r.Body}
+	var res *http.Response
+	returned := false
+	defer func() {
+		if !returned {
+			c.abandon(res)
+		}
+	}()
 	now := time.Now()
 	c.begin(now)
 	for {
-		res, err := c.try(now)
+		var err error
+		res, err = c.try(now)
 		t.observe(c, res, err)
 		if c.verdict.err == nil {
-			return c.hand(res), nil
+			res, returned = c.hand(res), true
+			return res, nil
 		}
-		if again, why := c.again(err); !again {
-			return c.giveUp(res, why)
+		again, why := c.again(err)
+		if again {
+			if res != nil {
+				c.discard(res)
+				res = nil
+			}
+			if end := c.tries.Wait(); end != nil {
+				again, why = false, c.tries.Wrap(end)
+			}
 		}
-		if res != nil {
-			c.attempt.discard(res)
-		}
-		if end := c.tries.Wait(); end != nil {
-			return c.giveUp(nil, c.tries.Wrap(end))
+		if !again {
+			res, err = c.giveUp(res, why)
+			returned = true
+			return res, err
 		}
 		now = time.Now()
 	}
@@ -97,7 +112,6 @@ func (c *exchange) begin(now time.Time) {
 	c.tries = policy.Start(ctx)
 	c.safe = c.tries.Idempotent() || repeatable(c.r)
 	c.rewinds = rewindable(c.r)
-	c.body = c.r.Body
 }
 
 // try makes one attempt: breaker, attempt timeout, wire.
@@ -114,16 +128,11 @@ func (c *exchange) try(now time.Time) (*http.Response, error) {
 	}
 	a := c.prepare(now)
 	c.attempt = a
-	returned, outcome := false, breaker.Ignored // a panic says nothing about the server
-	defer func() {
-		permit.Done(outcome)
-		if !returned {
-			a.end()
-		}
-	}()
+	outcome := breaker.Ignored // what a panic leaves: it says nothing about the server
+	defer func() { permit.Done(outcome) }()
 	res, err := a.settle(c.t.base.RoundTrip(&a.request))
 	c.verdict = c.judge(res, err)
-	returned, outcome = true, c.verdict.breaker
+	outcome = c.verdict.breaker
 	if res != nil && res.Request == &a.request {
 		res.Request = c.r // without our context, which ends before the caller is done with the response
 	}
@@ -132,14 +141,30 @@ func (c *exchange) try(now time.Time) (*http.Response, error) {
 
 // over is the error of a call whose time is over before the attempt began.
 func (c *exchange) over(now time.Time) error {
-	ctx := c.r.Context()
-	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case !c.deadline.IsZero() && !now.Before(c.deadline):
+	if ended := c.ended(now); ended != nil {
+		if cause := context.Cause(c.r.Context()); cause != nil {
+			return cause
+		}
+		return ended
+	}
+	if !c.deadline.IsZero() && !now.Before(c.deadline) {
 		return &timeoutError{noCall, c.t.timeout}
 	}
 	return nil
+}
+
+// ended is how the caller has ended the call; nil if it goes on. A Timeout set on the http.Client itself comes through
+// Request.Cancel.
+func (c *exchange) ended(now time.Time) error {
+	if err := call.Ended(c.r.Context(), now); err != nil {
+		return err
+	}
+	select {
+	case <-c.r.Cancel: //nolint:staticcheck // deprecated, and used by http.Client
+		return context.Canceled
+	default:
+		return nil
+	}
 }
 
 // refusal is what becomes of an attempt that the breaker did not let through.
@@ -173,7 +198,7 @@ func (c *exchange) prepare(now time.Time) *attempt {
 	}
 	a.begin(c, now, limit, what)
 	a.request = *c.r.WithContext(a)
-	a.request.Body = c.body
+	a.send(c.body)
 	c.body = nil // the base closes it, whatever comes
 	a.tell(c.t.headers, number)
 	return a
@@ -185,25 +210,22 @@ func (c *exchange) judge(res *http.Response, err error) verdict {
 		return verdict{}
 	}
 	now := time.Now()
-	return judge(result{
+	deadline, bounded := c.attempt.Deadline()
+	v := judge(result{
 		request:  c.r,
 		response: res,
 		err:      err,
-		ended:    c.r.Context().Err(),
+		ended:    c.ended(now),
 		late:     c.attempt.fired,
-		enough:   now.Sub(c.attempt.started) >= c.t.telling(),
+		spent:    bounded && deadline.Sub(now) < time.Millisecond,
+		enough:   now.Sub(c.attempt.started) >= call.Telling(c.t.attempt),
+		source:   c.attempt.upload.err(),
 		now:      now,
 	}, c.t.serverError)
-}
-
-// telling is how long an attempt that was cut short must have run to say something about the server: a tenth of the
-// attempt timeout. A caller in a hurry must not open the breaker for everybody; but down a chain of calls deadlines
-// shrink with every tier, and a dead server behind the last of them has to be noticed too.
-func (t *Transport) telling() time.Duration {
-	if t.attempt >= NoTimeout {
-		return defaultAttemptTimeout / 10
+	if v.told {
+		call.InboundFrom(c.r.Context()).GiveUp() // our own caller need not ask for it again either
 	}
-	return t.attempt / 10
+	return v
 }
 
 // again asks everything that could forbid another attempt, while the response is still there to be handed out. Where
@@ -276,6 +298,20 @@ func (c *exchange) giveUp(res *http.Response, err error) (*http.Response, error)
 		return c.hand(res), nil
 	}
 	return nil, err
+}
+
+// abandon releases everything when the caller's own code, such as Retryable or a hook that ends its goroutine, does not
+// let the call come to its end.
+func (c *exchange) abandon(res *http.Response) {
+	if res != nil && res.Body != nil {
+		res.Body.Close()
+	}
+	if c.attempt != nil {
+		c.attempt.end()
+	}
+	if c.body != nil {
+		c.body.Close()
+	}
 }
 
 // CloseIdleConnections closes the idle connections of the base transport, if it can. No failure does this by itself:
