@@ -34,6 +34,7 @@ var rules = []rule{
 	{"a claim that ended is parked as promised", parks},
 	{"another fingerprint is a mismatch in every state", mismatch},
 	{"an empty fingerprint is not compared", noFingerprint},
+	{"a fingerprint stays with the record for life, whoever takes it over", fingerprintStays},
 	{"a result comes back as it was given", resultComesBack},
 	{"a result of names and values without any bytes comes back", smallResults},
 	{"every kind of result comes back, with its time", kinds},
@@ -342,6 +343,17 @@ func noFingerprint(s *scene) {
 	s.complete(t, "done")
 	s.replay("done", key("without"), print("one"))
 	s.replay("done", key("without"), print("another"))
+}
+
+func fingerprintStays(s *scene) {
+	s.own(key("k"), print("one"))
+	s.passLease()
+	t := s.own(key("k")) // is not compared, and takes nothing away
+	s.begin(idempotency.Mismatch, key("k"), print("another"))
+	s.begin(idempotency.InFlight, key("k"), print("one"))
+	s.complete(s.extend(t), "done")
+	s.begin(idempotency.Mismatch, key("k"), print("another"))
+	s.replay("done", key("k"), print("one"))
 }
 
 func resultComesBack(s *scene) {

@@ -93,7 +93,8 @@ func (s *Store) Begin(ctx context.Context, k idempotency.Key, o idempotency.Begi
 	if err := errors.Join(k.Validate(), o.Validate(s.Promises())); err != nil {
 		return idempotency.Claim{}, err
 	}
-	subject, mine, expect := s.subject(k), claim(k, o), uint64(0)
+	subject, fresh := s.subject(k), claim(k, o)
+	mine, expect := fresh, uint64(0)
 	for try := range tries {
 		if try > 1 {
 			pause(ctx, time.Duration(try)*2*time.Millisecond) // a replica that lags behind catches up
@@ -122,10 +123,7 @@ func (s *Store) Begin(ctx context.Context, k idempotency.Key, o idempotency.Begi
 		if err != nil || c.Status != idempotency.Owned {
 			return c, err
 		}
-		expect, mine.Attempt = e.revision, 1
-		if e.present {
-			mine.Attempt = e.record.Attempt + 1
-		}
+		expect, mine = e.revision, fresh.after(e)
 	}
 	// Whoever changes the record all the time is at it.
 	return idempotency.Claim{Status: idempotency.InFlight, RetryAfter: minLease}, nil

@@ -51,6 +51,16 @@ func claim(k idempotency.Key, o idempotency.BeginOptions) record {
 	}
 }
 
+// after is r in place of what e says. Of a claim that was lost it keeps the count and the fingerprint, which stays for
+// life: a new owner may have none.
+func (r record) after(e entry) record {
+	r.Attempt = 1
+	if e.present {
+		r.Attempt, r.Fingerprint = e.record.Attempt+1, e.record.Fingerprint
+	}
+	return r
+}
+
 // done is the record of r after its owner has completed with res.
 func (r record) done(res idempotency.Result) record {
 	r.State, r.Lease, r.Retain = stateDone, 0, 0
