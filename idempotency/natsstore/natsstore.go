@@ -94,16 +94,20 @@ func (s *Store) Begin(ctx context.Context, k idempotency.Key, o idempotency.Begi
 		return idempotency.Claim{}, err
 	}
 	subject, fresh := s.subject(k), claim(k, o)
-	mine, expect := fresh, uint64(0)
+	mine, expect, again := fresh, uint64(0), false
 	for try := range tries {
 		if try > 1 {
 			pause(ctx, time.Duration(try)*2*time.Millisecond) // a replica that lags behind catches up
 		}
 		revision, err := s.put(ctx, subject, mine, expect)
-		if err == nil {
+		switch {
+		case err == nil:
 			return owned(k, mine, revision)
-		}
-		if !conflict(err) {
+		case conflict(err):
+		case unanswered(ctx, err) && !again:
+			again = true // if it was stored, the next one is a conflict with ourselves
+			continue
+		default:
 			return idempotency.Claim{}, err
 		}
 		e, err := s.last(ctx, subject, try > 0)

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	requestTimeout = 5 * time.Second // where the context has no deadline
+	requestTimeout = 5 * time.Second // of one request, where the context does not end before
 	kvOperation    = "KV-Operation"
 
 	// What the server answers to a publish whose expected revision is not the last one: the second where the conflict is
@@ -85,6 +85,11 @@ func translate(err error) error {
 		}
 	}
 	return fmt.Errorf("natsstore: %w", err)
+}
+
+// unanswered reports whether a publish may have been stored though nobody said so, and somebody still wants to know.
+func unanswered(ctx context.Context, err error) bool {
+	return ctx.Err() == nil && (errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded))
 }
 
 func conflict(err error) bool {

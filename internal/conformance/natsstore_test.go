@@ -1,8 +1,13 @@
 package conformance
 
 import (
+	"bytes"
+	"context"
 	"encoding/base64"
 	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,6 +112,77 @@ func TestNATSStoreIsClosedWithoutItsServer(t *testing.T) {
 		again, err = claimNATS(t, s, "new")
 		require.NoError(t, err)
 		require.Equal(t, idempotency.Owned, again.Status, "nothing was sent later")
+	})
+}
+
+// A line is a connection to a server whose next answer about a publish can be lost, and the connection with it.
+type line struct {
+	*natsServer
+	cut atomic.Bool
+}
+
+func (l *line) InProcessConn() (net.Conn, error) {
+	conn, err := l.Server.InProcessConn()
+	return &lineConn{conn, l}, err
+}
+
+func (l *line) conn(tb testing.TB) *nats.Conn {
+	tb.Helper()
+	nc, err := nats.Connect("", nats.InProcessServer(l), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	require.NoError(tb, err)
+	tb.Cleanup(nc.Close)
+	return nc
+}
+
+type lineConn struct {
+	net.Conn
+	line *line
+}
+
+func (c *lineConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if bytes.Contains(b[:n], []byte(`{"stream":`)) && c.line.cut.CompareAndSwap(true, false) {
+		_ = c.Close()
+		return 0, io.EOF
+	}
+	return n, err
+}
+
+// An answer can be lost after each step. The owner goes on as if it had come.
+func TestNATSStoreWhoseAnswerIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &line{natsServer: startNATS(t, true)}
+		s := natsStore(t, l.conn(t), natsstore.Config{})
+
+		l.cut.Store(true)
+		c, err := claimNATS(t, s, "1")
+		require.NoError(t, err)
+		require.False(t, l.cut.Load())
+		require.Equal(t, idempotency.Owned, c.Status, "the claim is ours")
+		require.Equal(t, 1, c.Ticket.Attempt)
+
+		l.cut.Store(true)
+		_, err = s.Extend(t.Context(), c.Ticket, 10*time.Second)
+		require.Error(t, err)
+		require.NotErrorIs(t, err, idempotency.ErrLost)
+		ticket, err := s.Extend(t.Context(), c.Ticket, 10*time.Second)
+		require.NoError(t, err)
+
+		l.cut.Store(true)
+		require.Error(t, s.Complete(t.Context(), ticket, idempotency.Result{Body: []byte("made")}, time.Hour))
+		require.NoError(t, s.Complete(t.Context(), ticket, idempotency.Result{Body: []byte("made")}, time.Hour))
+		c, err = claimNATS(t, s, "1")
+		require.NoError(t, err)
+		require.Equal(t, "made", string(c.Result.Body))
+
+		// A caller who has gone does not wait for a second try.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		l.cut.Store(true)
+		began := time.Now()
+		_, err = s.Begin(ctx, idempotency.Key{Scope: "orders", ID: "2"}, idempotency.BeginOptions{Lease: time.Second})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, time.Second, time.Since(began))
 	})
 }
 
