@@ -75,13 +75,14 @@ func validBucket(name string) bool {
 
 // Promises implements idempotency.Store. MaxBytes follows the server's limit of a message.
 func (s *Store) Promises() idempotency.Promises {
+	most := s.maxMessage()
 	return idempotency.Promises{
-		LateComplete: true, Park: true, MinLease: minLease, MaxBytes: s.maxMessage() - headroom, Durable: true,
+		LateComplete: true, Park: true, MinLease: minLease, MaxBytes: most - min(headroom, most/2), Durable: true,
 	}
 }
 
 func (s *Store) maxMessage() int {
-	if n := s.nc.MaxPayload(); n > 2*headroom {
+	if n := s.nc.MaxPayload(); n > 0 {
 		return int(n)
 	}
 	return 1 << 20 // not known before the first connection; the server's default

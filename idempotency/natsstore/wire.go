@@ -23,6 +23,7 @@ const (
 	codeWrongSequence         = 10071
 	codeWrongSequenceInFlight = 10164
 
+	codeAccountFull  = 10002
 	codeInsufficient = 10023
 	codeNoMemory     = 10028
 	codeNoStorage    = 10047
@@ -77,10 +78,13 @@ func (s *Store) online(ctx context.Context) (context.Context, context.CancelFunc
 }
 
 func translate(err error) error {
+	if errors.Is(err, nats.ErrMaxPayload) {
+		return fmt.Errorf("natsstore: %w: %w", idempotency.ErrFull, err)
+	}
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
 		switch api.ErrorCode {
-		case codeInsufficient, codeNoMemory, codeNoStorage, codeTooLarge, codeStoreFailed:
+		case codeAccountFull, codeInsufficient, codeNoMemory, codeNoStorage, codeTooLarge, codeStoreFailed:
 			return fmt.Errorf("natsstore: %w: %w", idempotency.ErrFull, err)
 		}
 	}

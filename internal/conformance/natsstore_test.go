@@ -186,6 +186,36 @@ func TestNATSStoreWhoseAnswerIsLost(t *testing.T) {
 	})
 }
 
+// A server may take less in one message than the record of a result needs. That is known before the work is repeated.
+func TestNATSStoreOverAServerOfSmallMessages(t *testing.T) {
+	for _, most := range []int32{8 << 10, 64 << 10} {
+		synctest.Test(t, func(t *testing.T) {
+			srv := startNATS(t, true)
+			srv.stop()
+			srv.opts.MaxPayload = most
+			srv.start()
+			s := natsStore(t, srv.conn(), natsstore.Config{})
+			require.Less(t, s.Promises().MaxBytes, int(most))
+			runs := 0
+			for _, want := range []error{nil, idempotency.ErrNotKept} {
+				_, err := idempotency.Do(t.Context(), s, idempotency.Key{Scope: "a", ID: "b"}, idempotency.Config{}, func(context.Context) ([]byte, error) {
+					runs++
+					return make([]byte, most-100), nil
+				})
+				require.ErrorIs(t, err, want)
+				time.Sleep(time.Minute)
+			}
+			require.Equal(t, 1, runs)
+			c, err := claimNATS(t, s, "meta")
+			require.NoError(t, err)
+			r := idempotency.Result{Meta: map[string][]string{"k": {string(bytes.Repeat([]byte{0xff}, s.Promises().MaxBytes))}}}
+			require.ErrorIs(t, s.Complete(t.Context(), c.Ticket, r, time.Hour), idempotency.ErrFull, "base64 is longer")
+			r.Meta["k"][0] = r.Meta["k"][0][:s.Promises().MaxBytes/2]
+			require.NoError(t, s.Complete(t.Context(), c.Ticket, r, time.Hour))
+		})
+	}
+}
+
 func TestNATSStoreProvision(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc := startNATS(t, true).conn()
