@@ -113,8 +113,9 @@ func (t *Tries) Again(o Outcome) bool {
 
 // next finds the delay before the next attempt, or the reason why there is none.
 func (t *Tries) next(o Outcome) (Reason, bool) {
-	if t.ctx.Err() != nil {
-		t.cause = endOf(t.ctx, time.Now())
+	now := time.Now()
+	if call.Ended(t.ctx, now) != nil {
+		t.cause = endOf(t.ctx, now)
 		return Cancelled, false
 	}
 	if o.Stop || !t.retryable(o.Err) {
@@ -130,7 +131,6 @@ func (t *Tries) next(o Outcome) (Reason, bool) {
 	if own < 0 {
 		return Attempts, false
 	}
-	now := time.Now()
 	if why, ok := t.fit(o, own, now); !ok {
 		return why, false
 	}

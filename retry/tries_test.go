@@ -50,6 +50,21 @@ func TestADeadlineWithoutATimer(t *testing.T) {
 	})
 }
 
+// So it does when it passes within the attempt, and the caller had better not begin anew.
+func TestADeadlineWithoutATimerPassesInTheAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, in := call.WithInbound(t.Context(), 1)
+		tries := retry.Policy{}.Start(&call.Bounded{Context: ctx, Until: time.Now().Add(time.Second)})
+		time.Sleep(time.Second)
+		require.False(t, tries.Again(retry.Outcome{Err: errUpstream}))
+		e := failed(t, tries.Wrap(errUpstream))
+		require.Equal(t, retry.Cancelled, e.Reason)
+		require.ErrorIs(t, e, context.DeadlineExceeded)
+		require.ErrorIs(t, e, errUpstream)
+		require.True(t, in.GaveUp())
+	})
+}
+
 // A failure that opened the breaker is followed by an attempt that waits for it, or by none.
 func TestTheBreakerThatAFailureOpened(t *testing.T) {
 	for rule, c := range map[string]struct {
