@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -17,11 +18,13 @@ import (
 	"github.com/tandemgo/tandem/retry"
 )
 
-// A wire dials connections that can be cut, or swallow what is written to them.
+// A wire dials connections that can be cut, swallow what is written to them, lose one message on its way in, or be slow.
 type wire struct {
 	mu    sync.Mutex
 	conns []net.Conn
 	hole  atomic.Bool
+	lose  atomic.Bool
+	delay atomic.Int64
 }
 
 func (w *wire) Dial(network, address string) (net.Conn, error) {
@@ -33,7 +36,7 @@ func (w *wire) Dial(network, address string) (net.Conn, error) {
 	defer w.mu.Unlock()
 	w.hole.Store(false)
 	w.conns = append(w.conns, c)
-	return &wireConn{Conn: c, hole: &w.hole}, nil
+	return &wireConn{Conn: c, wire: w}, nil
 }
 
 func (w *wire) cut() {
@@ -47,14 +50,25 @@ func (w *wire) cut() {
 
 type wireConn struct {
 	net.Conn
-	hole *atomic.Bool
+	wire *wire
 }
 
 func (c *wireConn) Write(b []byte) (int, error) {
-	if c.hole.Load() {
+	if c.wire.hole.Load() {
 		return len(b), nil
 	}
 	return c.Conn.Write(b)
+}
+
+func (c *wireConn) Read(b []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(b)
+		if bytes.HasPrefix(b[:n], []byte("HMSG t ")) && c.wire.lose.CompareAndSwap(true, false) {
+			continue
+		}
+		time.Sleep(time.Duration(c.wire.delay.Load()))
+		return n, err
+	}
 }
 
 // A log notes which messages a handler has seen, and when.
@@ -283,6 +297,65 @@ func TestLostAck(t *testing.T) {
 	require.Eventually(t, func() bool { return l.runs() == 2 }, 5*time.Second, 5*time.Millisecond)
 	time.Sleep(1500 * time.Millisecond)
 	require.Equal(t, 2, l.runs())
+}
+
+// A message is lost between server and client: a reader notices with the next one, and reads both again.
+func TestReaderMissesNothing(t *testing.T) {
+	n := startNATS(t, false)
+	var w wire
+	b := newBus(t, n.conn(nats.SetCustomDialer(&w)), natsbus.Config{})
+	provision(t, b, "t")
+	sub := open(t, b, spec("t", ""))
+	defer closeSub(t, sub)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		other := newBus(t, n.conn(), natsbus.Config{})
+		for i, m := range messages("t", 5) {
+			time.Sleep(50 * time.Millisecond)
+			w.lose.Store(i == 2)
+			if err := other.Send(context.Background(), []*messaging.Message{m}); err != nil {
+				t.Errorf("send: %v", err)
+			}
+		}
+	})
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var got []string
+	for len(got) < 5 {
+		into := make([]messaging.Delivery, 16)
+		k, err := sub.Receive(ctx, into)
+		require.NoError(t, err)
+		got = append(got, ids(into[:k])...)
+		done(t, sub, into[:k]...)
+	}
+	require.Equal(t, []string{"t-0", "t-1", "t-2", "t-3", "t-4"}, got)
+	require.Less(t, time.Since(begin), 2*time.Second, "not after a silence")
+}
+
+// What is on its way when a member stops arrives, and is handed back: over a slow connection that is a lot.
+func TestHandBackOfWhatIsOnItsWay(t *testing.T) {
+	n := startNATS(t, false)
+	var w wire
+	slow, fast := newBus(t, n.conn(nats.SetCustomDialer(&w)), natsbus.Config{}), newBus(t, n.conn(), natsbus.Config{})
+	provision(t, fast, "t")
+	first, second := open(t, slow, spec("t", "g")), open(t, fast, spec("t", "g"))
+	defer closeSub(t, second)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan int, 1)
+	go func() {
+		k, _ := first.Receive(ctx, make([]messaging.Delivery, 16))
+		ended <- k
+	}()
+	time.Sleep(50 * time.Millisecond) // it has asked
+	w.delay.Store(int64(100 * time.Millisecond))
+	time.Sleep(10 * time.Millisecond)
+	send(t, fast, messages("t", 16)...)
+	cancel()
+	require.Zero(t, <-ended)
+	require.Len(t, receive(t, second, 16, 3*time.Second), 16)
+	closeSub(t, first)
 }
 
 // Ending a consumer leaves the connection, and the other consumers on it, alone.

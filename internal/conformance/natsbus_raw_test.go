@@ -319,7 +319,9 @@ func TestNoVerdictAfterDeletion(t *testing.T) {
 	send(t, b, messages("t", 1)...)
 	d := receive(t, old, 1, 5*time.Second)[0]
 	time.AfterFunc(50*time.Millisecond, func() { _ = newJetStream(t, nc).DeleteConsumer(context.Background(), "t", "g") })
-	_, err := old.Receive(t.Context(), make([]messaging.Delivery, 1))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	_, err := old.Receive(ctx, make([]messaging.Delivery, 1))
 	require.ErrorContains(t, err, "deleted")
 	next := open(t, b, spec("t", "g"))
 	defer closeSub(t, next)
