@@ -18,7 +18,8 @@ type line struct {
 	Order string    `json:"order,omitempty"`
 	Key   string    `json:"key,omitempty"`
 	Cents int64     `json:"cents,omitempty"`
-	Units int64     `json:"units,omitempty"`
+	Items []item    `json:"items,omitempty"`
+	To    string    `json:"to,omitempty"` // whom a mail goes to
 	// Known marks a call whose key the party had seen: it was answered and had no effect.
 	Known bool `json:"known,omitempty"`
 	// Status is what an HTTP call was answered with; zero when no answer came.
@@ -32,6 +33,7 @@ type event string
 
 const (
 	called   event = "call"     // somebody asked for something
+	clicked  event = "click"    // the same, the second of two clicks of a shopper
 	effected event = "effect"   // it happened: money, mail, stock, or a line in the analysis
 	ordered  event = "order"    // a shopper began an order
 	accepted event = "accepted" // a shopper was told: done

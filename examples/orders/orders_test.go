@@ -131,10 +131,10 @@ func TestReportFindsAChangedLedger(t *testing.T) {
 	path := ledgerPath(s.dir, stockLedger)
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(path, bytes.ReplaceAll(whole, []byte(`"units":`), []byte(`"units":1`)), 0o600))
+	require.NoError(t, os.WriteFile(path, bytes.ReplaceAll(whole, []byte(`"quantity":`), []byte(`"quantity":1`)), 0o600))
 	r, err := compare(s.dir)
 	require.NoError(t, err)
-	require.Equal(t, right.Accepted, r.Lost, "stock moved by another number than what was ordered")
+	require.Equal(t, right.Accepted, r.Lost, "stock moved by another number than was ordered")
 }
 
 // eachLine calls f for each line of a ledger that tells of an event, with the reports of the ledger without that line, and
@@ -192,7 +192,7 @@ func TestEachProtectionIsForSomething(t *testing.T) {
 		}},
 	}
 	timed := []testCase{ // how long things take is not judged under the race detector
-		{retries, func(t *testing.T, with, r *result) { require.Greater(t, r.resends, with.resends) }},
+		{retries, func(t *testing.T, with, r *result) { require.Greater(t, r.turnedAway, with.turnedAway) }},
 		{breakers, func(t *testing.T, with, r *result) {
 			require.Zero(t, r.BreakerOpened)
 			require.GreaterOrEqual(t, r.callsWhileDown, 10*with.callsWhileDown)
@@ -299,7 +299,7 @@ func table(all []*result) string {
 			continue
 		}
 		_, _ = fmt.Fprintf(&b, "%-22s %4d %5d %5d %5d %8d %8d %7d %7d %7d %6d %7.0f\n", names(r.without), r.seed, r.Lost, r.Doubled, r.Undecided,
-			r.DuplicatesSuppressed.Total, r.resends, r.sentAgain(), r.BudgetDenied, r.BreakerOpened, r.callsWhileDown, r.LatencyP99)
+			r.DuplicatesSuppressed.Total, r.turnedAway, r.sentAgain(), r.BudgetDenied, r.BreakerOpened, r.callsWhileDown, r.LatencyP99)
 	}
 	return b.String()
 }

@@ -103,22 +103,15 @@ func payments(p *party) http.Handler {
 // mailGateway serves POST /mails.
 func mailGateway(p *party) http.Handler {
 	return handle("POST /mails", func(key string, m mail) int {
-		return p.apply(key, line{Order: m.Order}, http.StatusAccepted)
+		return p.apply(key, line{Order: m.Order, To: m.To}, http.StatusAccepted)
 	})
 }
 
 // stock serves POST /moves: the stock goes down by what was ordered.
 func stock(p *party) http.Handler {
 	return handle("POST /moves", func(key string, m move) int {
-		return p.apply(key, line{Order: m.Order, Units: units(m.Items)}, http.StatusOK)
+		return p.apply(key, line{Order: m.Order, Items: m.Items}, http.StatusOK)
 	})
-}
-
-func units(items []item) (n int64) {
-	for _, i := range items {
-		n += int64(i.Quantity)
-	}
-	return n
 }
 
 func cents(items []item) (n int64) {

@@ -4,22 +4,24 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 )
 
 // A report compares what the shoppers were told with what has happened. The first part is made from the ledgers of the
 // parties alone, and decides; the second part comes from counters, and explains.
 type report struct {
-	Accepted        int `json:"accepted"`  // shoppers told: done
-	Rejected        int `json:"rejected"`  // shoppers told: declined
-	Undecided       int `json:"undecided"` // shoppers told nothing definite
+	Accepted        int `json:"accepted"`  // orders whose shopper was told: done
+	Rejected        int `json:"rejected"`  // and told: declined
+	Undecided       int `json:"undecided"` // and told nothing definite, or one thing and then another
 	PaymentsCharged int `json:"payments_charged"`
 	EmailsSent      int `json:"emails_sent"`
 	StockMoved      int `json:"stock_moved"`
 	AnalyticsSeen   int `json:"analytics_seen"`
-	// Lost counts, by order and effect: an accepted order without its effect, or with one of another size than what was
-	// ordered; and an effect whose order nobody was told about.
+	// Lost counts, by order and effect: an accepted order without its effect, or with another one than was ordered; and an
+	// effect whose order nobody was told about.
 	Lost int `json:"lost"`
 	// Doubled counts effects beyond the first of their order.
 	Doubled int `json:"doubled"`
@@ -35,7 +37,7 @@ type report struct {
 	LatencyP99           float64        `json:"latency_p99_ms"`
 	Faults               map[string]int `json:"faults"` // injected, by kind
 
-	resends int // of shoppers after a 503, for the tests
+	turnedAway int // how often a shopper saw a 503, for the tests
 }
 
 type suppressed struct {
@@ -47,91 +49,123 @@ type suppressed struct {
 type effect struct {
 	ledger string
 	count  func(*report) *int
-	fits   func(order, done line) bool // the effect is of the size that was ordered
+	fits   func(order, done line) bool // the effect is what was ordered
 }
 
 var effects = []effect{
 	{paymentsLedger, func(r *report) *int { return &r.PaymentsCharged }, func(o, d line) bool { return o.Cents == d.Cents }},
-	{mailLedger, func(r *report) *int { return &r.EmailsSent }, func(line, line) bool { return true }},
-	{stockLedger, func(r *report) *int { return &r.StockMoved }, func(o, d line) bool { return o.Units == d.Units }},
-	{analyticsLedger, func(r *report) *int { return &r.AnalyticsSeen }, func(o, d line) bool { return o.Cents == d.Cents }},
+	{mailLedger, func(r *report) *int { return &r.EmailsSent }, func(o, d line) bool { return o.To == d.To }},
+	{stockLedger, func(r *report) *int { return &r.StockMoved }, func(o, d line) bool { return slices.Equal(o.Items, d.Items) }},
+	{analyticsLedger, func(r *report) *int { return &r.AnalyticsSeen }, func(o, d line) bool {
+		return o.Cents == d.Cents && slices.Equal(o.Items, d.Items)
+	}},
 }
 
 // compare reads the ledgers of dir.
 func compare(dir string) (*report, error) {
 	r := &report{Retries: map[string]int{}, Faults: map[string]int{}, DuplicatesSuppressed: suppressed{ByLayer: map[string]int{}}}
-	told, err := r.readShoppers(dir)
+	shoppers, err := readLedger(dir, shoppersLedger)
 	if err != nil {
 		return nil, err
 	}
+	told := r.readAnswers(shoppers)
+	r.readCalls(shoppers)
 	for _, e := range effects {
 		lines, err := readLedger(dir, e.ledger)
 		if err != nil {
 			return nil, err
 		}
-		done := map[string]line{}
-		for _, l := range lines {
-			switch {
-			case l.Known:
-				r.suppress(e.ledger, 1)
-			case l.Event != effected:
-			default:
-				if _, twice := done[l.Order]; twice {
-					r.Doubled++
-					continue
-				}
-				done[l.Order] = l
-				if _, ok := told[l.Order]; !ok {
-					r.Lost++
-				}
-			}
-		}
-		*e.count(r) = len(done)
-		for id, order := range told {
-			if d, ok := done[id]; !ok || !e.fits(order, d) {
-				r.Lost++
-			}
-		}
+		r.readEffects(e, lines, told)
 	}
 	return r, nil
 }
 
-// readShoppers returns what was ordered in each accepted order.
-func (r *report) readShoppers(dir string) (map[string]line, error) {
-	lines, err := readLedger(dir, shoppersLedger)
-	if err != nil {
-		return nil, err
-	}
-	began, told, answered := map[string]line{}, map[string]line{}, map[string]bool{}
+// readAnswers compares what the shoppers wanted with what they were told. It returns what was ordered in each accepted
+// order.
+func (r *report) readAnswers(lines []line) (told map[string]line) {
+	wanted, answers, twofold := map[string]line{}, map[string]line{}, map[string]bool{}
+	told = map[string]line{}
 	var millis []float64
 	for _, l := range lines {
-		switch l.Event {
-		case ordered:
-			began[l.Key] = l
-		case accepted:
-			told[l.Order] = began[l.Key]
-			r.Accepted++
-		case rejected:
-			r.Rejected++
-		case called:
-			switch {
-			case l.Status == 0:
-				r.Retries["shoppers: no answer"]++
-			case l.Status >= 500, l.Status == 409:
-				r.Retries[fmt.Sprintf("shoppers: %d", l.Status)]++
-				r.resends++
-			}
-		case effected:
+		if l.Event == ordered {
+			wanted[l.Key] = l
 		}
-		if l.Event == accepted || l.Event == rejected {
-			answered[l.Key] = true
-			millis = append(millis, l.Millis)
+		if l.Event != accepted && l.Event != rejected {
+			continue
+		}
+		if first, again := answers[l.Key]; again {
+			if first.Event != l.Event || first.Order != l.Order {
+				twofold[l.Key] = true
+			}
+			continue
+		}
+		answers[l.Key] = l
+		millis = append(millis, l.Millis)
+		switch _, taken := told[l.Order]; {
+		case l.Event == rejected:
+			r.Rejected++
+		case taken: // somebody else's order: this one's effects are nowhere
+			r.Lost += len(effects)
+		default:
+			told[l.Order] = wanted[l.Key]
 		}
 	}
-	r.Undecided = len(began) - len(answered)
+	r.Accepted = len(told)
+	for key := range wanted {
+		if _, ok := answers[key]; !ok || twofold[key] {
+			r.Undecided++
+		}
+	}
 	slices.Sort(millis)
 	r.LatencyP50, r.LatencyP99 = quantile(millis, 0.50), quantile(millis, 0.99)
-	return told, nil
+	return told
+}
+
+// readCalls counts how often shoppers had to come back with an order, by what they had seen before.
+func (r *report) readCalls(lines []line) {
+	before := map[string]string{} // by key
+	for _, l := range lines {
+		if l.Status == http.StatusServiceUnavailable {
+			r.turnedAway++
+		}
+		if l.Event != called {
+			continue
+		}
+		if cause := before[l.Key]; cause != "" {
+			r.Retries["shoppers: "+cause]++
+		}
+		switch {
+		case l.Status == 0:
+			before[l.Key] = "no answer"
+		case l.Status >= 400:
+			before[l.Key] = strconv.Itoa(l.Status)
+		}
+	}
+}
+
+// readEffects compares one ledger with what the shoppers were told.
+func (r *report) readEffects(e effect, lines []line, told map[string]line) {
+	done := map[string]line{}
+	for _, l := range lines {
+		switch _, again := done[l.Order]; {
+		case l.Known:
+			r.suppress(e.ledger, 1)
+		case l.Event != effected:
+		case again:
+			r.Doubled++
+		default:
+			done[l.Order] = l
+			if _, ok := told[l.Order]; !ok {
+				r.Lost++
+			}
+		}
+	}
+	*e.count(r) = len(done)
+	for id, order := range told {
+		if d, ok := done[id]; !ok || !e.fits(order, d) {
+			r.Lost++
+		}
+	}
 }
 
 func (r *report) suppress(layer string, n int) {

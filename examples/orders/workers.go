@@ -83,7 +83,7 @@ func (a *analytics) consumer(s messaging.Subscriber, c workerConfig) (*messaging
 func (a *analytics) see(_ context.Context, e OrderCreated, m *messaging.Message) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	l := line{Event: effected, Order: e.OrderID, Key: m.ID, Cents: e.Cents, Units: units(e.Items), Known: a.seen[e.OrderID]}
+	l := line{Event: effected, Order: e.OrderID, Key: m.ID, Cents: e.Cents, Items: e.Items, Known: a.seen[e.OrderID]}
 	if l.Known {
 		l.Event = called
 	}
