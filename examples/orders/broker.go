@@ -14,6 +14,8 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandemgo/tandem/retry"
 )
 
 // A broker is where NATS is to be found, and how it goes away and comes back.
@@ -110,6 +112,12 @@ func startProxied(ctx context.Context, raw string) (*proxied, error) {
 	if u.Port() == "" {
 		host = net.JoinHostPort(u.Hostname(), "4222")
 	}
+	// Whoever is not there is told here: behind the proxy it would look like a connection that is closed at once.
+	c, err := (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "tcp", host)
+	if err != nil {
+		return nil, fmt.Errorf("-nats: %w", err)
+	}
+	_ = c.Close()
 	l, err := listen(ctx, "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -214,10 +222,15 @@ func connect(url, name string, patience time.Duration, m *metrics) (*nats.Conn, 
 	)
 }
 
-// cleanUp removes from a server of the user's own what this run has made there.
+// cleanUp removes from a server of the user's own what this run has made there. The connection may just be coming back.
 func cleanUp(ctx context.Context, js jetstream.JetStream, prefix string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	p := retry.Policy{MaxAttempts: 20, BaseDelay: 50 * time.Millisecond, MaxDelay: 500 * time.Millisecond, Budget: retry.Unlimited}
+	return p.Do(ctx, func(ctx context.Context) error { return deleteStreams(ctx, js, prefix) })
+}
+
+func deleteStreams(ctx context.Context, js jetstream.JetStream, prefix string) error {
 	var faults []error
 	names := js.StreamNames(ctx)
 	for name := range names.Name() {

@@ -33,7 +33,7 @@ const (
 	exitRight       = 0
 	exitWrong       = 1   // lost, doubled, undecided, a fault that was not injected, or something broke
 	exitUsage       = 2   // the command line
-	exitInterrupted = 130 // Ctrl-C, as a shell says it
+	exitInterrupted = 130 // Ctrl-C, as a shell says it; unless what was done by then is wrong
 )
 
 // command runs the shop once and prints its report.
@@ -55,25 +55,24 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		progress = func(text string) { _, _ = fmt.Fprintf(stderr, "\r\033[K%s", text) }
 	}
 	r, err := run(ctx, c, progress)
-	if err != nil {
-		_, _ = fmt.Fprintln(stderr, "orders:", err)
-		if r == nil {
-			return exitWrong
+	interrupted := ctx.Err() != nil
+	if r == nil && interrupted {
+		return exitInterrupted // before anything had begun
+	}
+	wrong := []error{err}
+	if r != nil {
+		expected := c.faults
+		if interrupted {
+			expected = nil // there was no time for all of them
 		}
+		wrong = append(wrong, printReport(r, asJSON, stdout), r.faulty(expected))
 	}
-	if printed := printReport(r, asJSON, stdout); printed != nil {
-		_, _ = fmt.Fprintln(stderr, "orders:", printed)
+	switch err := errors.Join(wrong...); {
+	case err != nil:
+		_, _ = fmt.Fprintln(stderr, "orders:", strings.ReplaceAll(err.Error(), "\n", "\norders: "))
 		return exitWrong
-	}
-	if ctx.Err() != nil {
+	case interrupted:
 		return exitInterrupted
-	}
-	wrong := r.faulty(c.faults)
-	for _, w := range wrong {
-		_, _ = fmt.Fprintln(stderr, "orders:", w)
-	}
-	if len(wrong) > 0 || err != nil {
-		return exitWrong
 	}
 	return exitRight
 }
@@ -116,6 +115,8 @@ func parse(args []string, stderr io.Writer) (c config, asJSON bool, err error) {
 	switch *faults {
 	case "all":
 		c.faults = allKinds
+	case "":
+		wrong[0] = errors.New("-faults: want all, none or a list")
 	case "none":
 	default:
 		c.faults, wrong[0] = choose("-faults", *faults, allKinds)

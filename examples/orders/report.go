@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -190,17 +191,18 @@ func quantile(sorted []float64, q float64) float64 {
 	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
 }
 
-// faulty says why the run was not right; nothing when it was.
-func (r *report) faulty(on []kind) (why []string) {
+// faulty says why the run was not right.
+func (r *report) faulty(expected []kind) error {
+	var wrong []error
 	if r.Lost > 0 || r.Doubled > 0 || r.Undecided > 0 {
-		why = append(why, fmt.Sprintf("lost %d, doubled %d, undecided %d", r.Lost, r.Doubled, r.Undecided))
+		wrong = append(wrong, fmt.Errorf("lost %d, doubled %d, undecided %d", r.Lost, r.Doubled, r.Undecided))
 	}
-	for _, k := range on {
+	for _, k := range expected {
 		if r.Faults[string(k)] == 0 {
-			why = append(why, fmt.Sprintf("the fault %s was never injected", k))
+			wrong = append(wrong, fmt.Errorf("the fault %s was never injected", k))
 		}
 	}
-	return why
+	return errors.Join(wrong...)
 }
 
 // print writes the report as a table.
