@@ -18,8 +18,8 @@ import (
 	"github.com/tandemgo/tandem/messaging/natsbus"
 )
 
-// startCluster starts three servers in this process and returns them with their addresses.
-func startCluster(t testing.TB) ([]*server.Server, string) {
+// threeServers starts three servers in this process and returns them with their addresses.
+func threeServers(t testing.TB) ([]*server.Server, string) {
 	t.Helper()
 	const nodes = 3
 	var routes []*url.URL
@@ -65,7 +65,7 @@ func startCluster(t testing.TB) ([]*server.Server, string) {
 
 // Leaders step down and the leader's server is shut down while messages flow: nothing that was confirmed is lost.
 func TestClusterLeaderChanges(t *testing.T) {
-	servers, addresses := startCluster(t)
+	servers, addresses := threeServers(t)
 	connect := func() *nats.Conn {
 		nc, err := nats.Connect(addresses, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
 		require.NoError(t, err)
