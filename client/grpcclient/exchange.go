@@ -22,6 +22,7 @@ import (
 // An exchange is what the attempts of one call share, unary or stream. It belongs to one goroutine at a time.
 type exchange struct {
 	*policy
+	caller     context.Context
 	ctx        context.Context // the caller's, with our deadline where that comes first
 	cc         *grpc.ClientConn
 	method     string
@@ -33,25 +34,15 @@ type exchange struct {
 	start      time.Time // of the current attempt
 }
 
-// bounded is a context that knows the deadline of the call, and leaves it to the timers of the attempts to end them:
-// one timer is all that a call needs.
-type bounded struct {
-	context.Context
-	deadline time.Time
-}
-
-// Deadline implements context.Context.
-func (b *bounded) Deadline() (time.Time, bool) { return b.deadline, true }
-
 // begin fills c. In b it keeps the context that outlives the stack.
-func (c *exchange) begin(ctx context.Context, b *bounded, method string, cc *grpc.ClientConn, timeout time.Duration) {
-	c.ctx, c.cc, c.method, c.start = ctx, cc, method, time.Now()
+func (c *exchange) begin(ctx context.Context, b *call.Bounded, method string, cc *grpc.ClientConn, timeout time.Duration) {
+	c.caller, c.ctx, c.cc, c.method, c.start = ctx, ctx, cc, method, time.Now()
 	c.deadline, _ = ctx.Deadline()
 	if timeout < NoTimeout { // for a stream, never
 		ours := c.start.Add(timeout)
 		if c.deadline.IsZero() || ours.Before(c.deadline) {
 			c.deadline, c.own = ours, true
-			b.Context, b.deadline = ctx, ours
+			b.Context, b.Until = ctx, ours
 			c.ctx = b
 		}
 	}
@@ -76,12 +67,8 @@ func (c *exchange) limit() (limit time.Duration, timer bool) {
 		return limit, limit < NoTimeout
 	}
 	left := c.deadline.Sub(c.start)
-	if c.idempotent && !c.tries.Last() {
-		// So that another attempt still fits, and so that a tier below can retry inside this one.
-		half := max(left/2, min(left, time.Millisecond))
-		return min(limit, half), true
-	}
-	return min(limit, left), c.own || limit < left
+	limit = call.Limit(limit, left, c.idempotent && !c.tries.Last())
+	return limit, c.own || limit < left
 }
 
 // outgoing adds what the server is told about the attempt. The caller's own metadata is copied, not changed.
@@ -109,15 +96,10 @@ func (c *exchange) outgoing(ctx context.Context) context.Context {
 
 // again reports whether another attempt may follow a failed one, and logs what was decided.
 func (c *exchange) again(v verdict) bool {
-	// This very failure may have opened the breaker: then the next attempt waits for it, or there is none and the error
-	// is the server's, not the breaker's.
-	if open := c.breaker.RetryAfter(); open > 0 && open >= v.Hint {
-		v.Hint, v.Hinted = open, true
-		v.Refused = v.Refused || !c.tries.Last()
-	}
+	v.Open = c.breaker.RetryAfter()
 	again := c.tries.Again(v.Outcome)
-	if c.Log == nil || !again && c.tries.Reason() == retry.Stopped {
-		return again
+	if c.Log == nil || !again && c.tries.Reason() == retry.Stopped && c.tries.Attempt() == 1 {
+		return again // or there was never a question of another attempt
 	}
 	level, text := slog.LevelInfo, "grpc call: another attempt"
 	attrs := []slog.Attr{
@@ -143,20 +125,20 @@ func (c *exchange) wait() error {
 func (c *exchange) fail(v verdict, waited error) error {
 	e := &callError{status: statusOf(v.Err), timeout: v.timedOut}
 	if waited != nil {
-		e.status = status.FromContextError(c.ctx.Err())
+		e.status = status.FromContextError(call.Ended(c.ctx, time.Now()))
 	}
 	e.retries, _ = errors.AsType[*retry.Error](c.tries.Wrap(v.Err))
 	return e
 }
 
-// ended is the error of a call whose context had ended before it began; nil if it had not.
-func (c *exchange) ended() error {
-	err := c.ctx.Err()
+// over is the error of a call whose context had ended before it began; nil if it had not.
+func (c *exchange) over() error {
+	err := c.ended()
 	if err == nil {
 		return nil
 	}
 	e := &retry.Error{Reason: retry.Cancelled, Cause: err}
-	if cause := context.Cause(c.ctx); !errors.Is(cause, err) {
+	if cause := context.Cause(c.caller); !errors.Is(cause, err) {
 		e.Err = cause
 	}
 	return &callError{retries: e, status: status.FromContextError(err)}
@@ -182,7 +164,7 @@ func (c *exchange) tell(err error) {
 
 // wire is what grpc is given of ours with each attempt, and what it leaves there.
 type wire struct {
-	bounded bounded
+	bounded call.Bounded
 	trailer metadata.MD
 	over    atomic.Bool
 	room    [6]grpc.CallOption

@@ -19,12 +19,7 @@ import (
 // NoTimeout switches a timeout off where zero means a default.
 const NoTimeout = call.NoTimeout
 
-const (
-	defaultTimeout        = 10 * time.Second
-	defaultAttemptTimeout = 3 * time.Second
-	defaultProbeLease     = 10 * time.Second
-	maxTargets            = 1024
-)
+const maxTargets = 1024
 
 // Config configures the client side. The zero Config is right in production.
 type Config struct {
@@ -137,10 +132,10 @@ func newPolicy(c Config) (*policy, error) {
 		return nil, err
 	}
 	if c.Timeout == 0 {
-		c.Timeout = defaultTimeout
+		c.Timeout = call.DefaultTimeout
 	}
 	if c.AttemptTimeout == 0 {
-		c.AttemptTimeout = defaultAttemptTimeout
+		c.AttemptTimeout = call.DefaultAttemptTimeout
 	}
 	if c.Idempotent == nil {
 		c.Idempotent = declaredIdempotent
@@ -155,11 +150,7 @@ func (p *policy) newTarget(name string) *target {
 	t := &target{name: name, breakers: p.Breakers}
 	t.budget, _ = retry.NewBudget(retry.BudgetConfig{})
 	if t.breakers == nil {
-		// A probe that is allowed to run its whole attempt timeout must not be taken for lost.
-		lease := defaultProbeLease
-		if p.AttemptTimeout < NoTimeout/2 {
-			lease = max(lease, 2*p.AttemptTimeout)
-		}
+		lease := call.ProbeLease(p.AttemptTimeout)
 		t.breakers, _ = breaker.NewGroup(breaker.GroupConfig{Config: breaker.Config{ProbeLease: lease}})
 	}
 	return t

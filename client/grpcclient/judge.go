@@ -35,15 +35,20 @@ type verdict struct {
 
 // judge decides whether a failed attempt may be followed by another, and what it says about the server.
 func (c *exchange) judge(f failure) verdict {
-	st := statusOf(f.err)
-	if f.timedOut && st.Code() != codes.DeadlineExceeded { // grpc tells a cancelled context as such
+	st, ended := statusOf(f.err), c.ended()
+	switch { // grpc tells a cancelled context as such, whatever cancelled it
+	case f.timedOut && st.Code() != codes.DeadlineExceeded:
 		st = status.New(codes.DeadlineExceeded, "attempt timeout exceeded")
+		f.err = st.Err()
+	case errors.Is(ended, context.DeadlineExceeded) && st.Code() == codes.Canceled:
+		st = status.FromContextError(ended)
 		f.err = st.Err()
 	}
 	v := verdict{Outcome: retry.Judge(f.err), timedOut: f.timedOut} // what interceptors below may have marked
+	elsewhere := v.Refused                                          // by another breaker, below: not by this server
 	v.Refused = v.Refused || f.unbegun
 
-	if ended := c.ctx.Err(); ended != nil {
+	if ended != nil {
 		v.Stop, v.breaker = true, c.blame(ended, f.took)
 		return v
 	}
@@ -56,11 +61,23 @@ func (c *exchange) judge(f failure) verdict {
 	hint, hinted, stop := wish(f.trailer, st)
 	v.Hint, v.Hinted = max(v.Hint, hint), v.Hinted || hinted
 	v.Stop = v.Stop || stop || !c.worth(st.Code(), v.Hinted, f.timedOut) || !c.idempotent && !v.Refused
-	v.breaker = outcomeOf(st.Code())
-	if f.timedOut {
+	switch {
+	case elsewhere:
+		v.breaker = breaker.Ignored
+	case f.timedOut:
 		v.breaker = c.blame(context.DeadlineExceeded, f.took)
+	default:
+		v.breaker = outcomeOf(st.Code())
 	}
 	return v
+}
+
+// ended is how the caller has ended the call; nil if it goes on.
+func (c *exchange) ended() error {
+	if c.caller.Err() == nil {
+		return nil
+	}
+	return call.Ended(c.caller, time.Now())
 }
 
 // worth says which codes another attempt can mend. It does not say that one is safe.
@@ -94,23 +111,10 @@ func outcomeOf(code codes.Code) breaker.Outcome {
 // blame judges an attempt that ran out of time or was cancelled. A caller that went away says nothing about the
 // server. A deadline does, if the server had some time.
 func (c *exchange) blame(ended error, took time.Duration) breaker.Outcome {
-	if errors.Is(ended, context.DeadlineExceeded) && took >= c.telling() {
+	if errors.Is(ended, context.DeadlineExceeded) && took >= call.Telling(c.AttemptTimeout) {
 		return breaker.Failure
 	}
 	return breaker.Ignored
-}
-
-// telling is how long an attempt that was cut short must have run to say something about the server: a tenth of the
-// attempt timeout, as over HTTP. A caller in a hurry must not open the breaker for everybody; but deadlines shrink with
-// every tier, and a dead server behind the last of them has to be noticed too.
-func (c *exchange) telling() time.Duration { return c.patience() / 10 }
-
-// patience is the attempt timeout, or what it would be.
-func (c *exchange) patience() time.Duration {
-	if c.AttemptTimeout >= NoTimeout {
-		return defaultAttemptTimeout
-	}
-	return c.AttemptTimeout
 }
 
 // refuses reports whether the server marked its failure as one that its own retries could not mend.

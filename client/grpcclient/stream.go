@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tandemgo/tandem/breaker"
+	"github.com/tandemgo/tandem/internal/call"
 )
 
 // stream is a grpc.StreamClientInterceptor.
@@ -23,7 +24,7 @@ func (p *policy) stream(
 ) (grpc.ClientStream, error) {
 	s := &stream{exchange: exchange{policy: p}, desc: desc, streamer: streamer, opts: opts}
 	s.begin(ctx, nil, method, cc, NoTimeout)
-	if err := s.ended(); err != nil {
+	if err := s.over(); err != nil {
 		return nil, err
 	}
 	if err := s.open(); err != nil { //nolint:contextcheck // a breaker is told no context
@@ -195,12 +196,12 @@ func (s *stream) attempt() (v verdict, ok bool) {
 func (s *stream) watch(a *streamAttempt) {
 	limit, timer := s.limit()
 	if !timer {
-		a.timer = time.AfterFunc(s.patience(), a.release)
+		a.timer = time.AfterFunc(call.Patience(s.AttemptTimeout), a.release)
 		return
 	}
 	a.timer = time.AfterFunc(limit, func() {
 		outcome := breaker.Ignored
-		if s.ctx.Err() == nil {
+		if s.caller.Err() == nil {
 			outcome = s.blame(context.DeadlineExceeded, limit)
 		}
 		a.expire(outcome)
@@ -214,7 +215,7 @@ func (s *stream) install(a *streamAttempt) error {
 		if !a.establish() {
 			return errLate
 		}
-		a.timer = time.AfterFunc(s.patience(), a.release)
+		a.timer = time.AfterFunc(call.Patience(s.AttemptTimeout), a.release)
 	}
 	for sent, closed := false, false; ; {
 		s.mu.Lock()

@@ -20,7 +20,7 @@ func (p *policy) unary(
 	w := &wire{}
 	c := exchange{policy: p}
 	c.begin(ctx, &w.bounded, method, cc, p.Timeout)
-	if err := c.ended(); err != nil {
+	if err := c.over(); err != nil {
 		return err
 	}
 	for {

@@ -3,10 +3,12 @@ package grpcclient_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math"
 	"net"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -24,6 +26,7 @@ import (
 
 	"github.com/tandemgo/tandem/breaker"
 	"github.com/tandemgo/tandem/client/grpcclient"
+	"github.com/tandemgo/tandem/internal/call"
 	"github.com/tandemgo/tandem/retry"
 )
 
@@ -157,6 +160,85 @@ func TestIdempotentByContext(t *testing.T) {
 	inWorld(t, grpcclient.Config{}, setup{}, func(t *testing.T, w *world) {
 		w.unary = failingUntil(2)
 		require.NoError(t, w.call(retry.Idempotent(t.Context())))
+	})
+}
+
+// Our own timeout ends a call that may not happen twice, though no attempt timeout does and the caller has no deadline.
+func TestTimeoutOfTheCall(t *testing.T) {
+	c := grpcclient.Config{Timeout: 2 * time.Second, AttemptTimeout: grpcclient.NoTimeout}
+	inWorld(t, c, setup{}, func(t *testing.T, w *world) {
+		done := make(chan struct{})
+		defer close(done)
+		w.unary = func(context.Context, int) error { <-done; return nil } // whatever it was told
+		err := w.call(t.Context())
+		assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, 2*time.Second, time.Since(w.began))
+	})
+}
+
+// No timer ends a wait that our own timeout undercuts; the clock does.
+func TestTimeoutOfTheCallPassesInTheWait(t *testing.T) {
+	c := grpcclient.Config{Idempotent: always, Retry: retry.Policy{
+		OnRetry: func(context.Context, retry.Event) { time.Sleep(time.Minute) },
+	}}
+	inWorld(t, c, setup{}, func(t *testing.T, w *world) {
+		w.unary = failing(codes.Unavailable)
+		err := w.call(t.Context())
+		assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.ErrorContains(t, err, "scripted", "the error of the last attempt")
+		assert.Len(t, w.saw(), 1)
+	})
+}
+
+// An inbound HTTP call ends by a timer that contexts made of it learn of as a cancel. It is a deadline all the same.
+func TestDeadlineToldAsACancel(t *testing.T) {
+	group, err := breaker.NewGroup(breaker.GroupConfig{Config: breaker.Config{Consecutive: 1}})
+	require.NoError(t, err)
+	inWorld(t, grpcclient.Config{Breakers: group}, setup{}, func(t *testing.T, w *world) {
+		w.unary = hang
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(context.DeadlineExceeded) })
+		err := w.call(&call.Bounded{Context: ctx, Until: time.Now().Add(time.Second)})
+		assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
+		assert.Equal(t, breaker.Open, group.Get(unaryMethod).State(), "the server had its time")
+	})
+}
+
+// A breaker below says nothing about this server.
+func TestRefusalOfABreakerBelow(t *testing.T) {
+	group, err := breaker.NewGroup(breaker.GroupConfig{Config: breaker.Config{Consecutive: 1}})
+	require.NoError(t, err)
+	below := grpc.WithChainUnaryInterceptor(func(
+		context.Context, string, any, any, *grpc.ClientConn, grpc.UnaryInvoker, ...grpc.CallOption,
+	) error {
+		return &breaker.OpenError{Name: "below", RetryAfter: time.Hour}
+	})
+	inWorld(t, grpcclient.Config{Breakers: group}, setup{client: []grpc.DialOption{below}}, func(t *testing.T, w *world) {
+		require.ErrorIs(t, w.call(t.Context()), breaker.ErrOpen)
+		assert.Equal(t, breaker.Closed, group.Get(unaryMethod).State())
+	})
+}
+
+// A line tells of a decision: another attempt, or none where there could have been one.
+func TestLog(t *testing.T) {
+	var log strings.Builder
+	c := grpcclient.Config{Idempotent: always, Log: slog.New(slog.NewTextHandler(&log, nil))}
+	inWorld(t, c, setup{}, func(t *testing.T, w *world) {
+		w.unary = failing(codes.NotFound)
+		require.Error(t, w.call(t.Context()))
+		assert.Empty(t, log.String())
+		w.unary = func(ctx context.Context, n int) error {
+			if n == 2 {
+				return failing(codes.Unavailable)(ctx, n)
+			}
+			return status.Error(codes.NotFound, "secret")
+		}
+		require.Error(t, w.call(t.Context()))
+		assert.Contains(t, log.String(), `msg="grpc call: another attempt" method=/grpc.testing.TestService/UnaryCall attempt=1 code=Unavailable`)
+		assert.Contains(t, log.String(), `msg="grpc call: giving up" method=/grpc.testing.TestService/UnaryCall attempt=2 code=NotFound reason="not retryable"`)
+		assert.NotContains(t, log.String(), "secret")
 	})
 }
 
