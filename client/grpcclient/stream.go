@@ -62,12 +62,16 @@ func (s *stream) RecvMsg(m any) error {
 		a := s.take(false)
 		err := s.receive(a, m)
 		if s.arrived(a, err) {
-			s.settled = true
+			s.settle(nil)
 			return a.pass(err, s.desc)
 		}
-		if s.final = s.replace(a, err); s.final != nil {
-			s.settled = true
-			return s.final
+		if err == nil { // it came too late
+			err = errLate
+			a.finish(m)
+		}
+		if end := s.replace(a, err); end != nil {
+			s.settle(end)
+			return end
 		}
 		reset(m)
 	}
@@ -76,6 +80,15 @@ func (s *stream) RecvMsg(m any) error {
 	}
 	a := s.take(false)
 	return a.pass(a.ClientStream.RecvMsg(m), s.desc)
+}
+
+// settle ends the try loop, with the error of the stream or with an attempt that is the last. The request, which may be
+// large, is not needed any more.
+func (s *stream) settle(end error) {
+	s.settled, s.final = true, end
+	s.mu.Lock()
+	s.request = nil
+	s.mu.Unlock()
 }
 
 // receive receives, unless a send has already learnt that the stream is broken.
@@ -108,9 +121,6 @@ func (s *stream) arrived(a *streamAttempt, err error) bool {
 // replace puts another attempt in the place of a, which failed with err, or returns the error of the stream. A stream
 // that may not be repeated is not failed for that: the error is the one that there is.
 func (s *stream) replace(a *streamAttempt, err error) error {
-	if err == nil {
-		err = errLate
-	}
 	v := s.judge(failure{
 		err: err, trailer: a.Trailer(), timedOut: a.late() && timedOut(err), took: time.Since(s.start),
 	})
@@ -184,10 +194,12 @@ func (s *stream) attempt() (v verdict, ok bool) {
 	if err == nil {
 		return v, true
 	}
-	v = s.judge(failure{
-		err: err, trailer: w.sent(), unbegun: a.ClientStream == nil && w.unbegun(),
-		timedOut: a.late() && timedOut(err), took: time.Since(s.start),
-	})
+	f := failure{err: err, timedOut: a.late() && timedOut(err), took: time.Since(s.start)}
+	if a.ClientStream == nil { // else grpc may still write the trailer
+		f.trailer, f.unbegun = w.sent(), w.unbegun()
+	}
+	v = s.judge(f)
+	v.Stop = v.Stop || errors.Is(err, errLate) // nor may what it collects for the caller be given to another attempt
 	s.tell(v.Err)
 	return v, false
 }
@@ -355,6 +367,14 @@ func (a *streamAttempt) expire(o breaker.Outcome) {
 }
 
 func (a *streamAttempt) late() bool { return a.state.Load() == expired }
+
+// finish waits until grpc is done with an attempt that was cancelled, so that nothing of it, such as its trailer, is
+// written from then on.
+func (a *streamAttempt) finish(m any) {
+	a.cancel()
+	for a.ClientStream.RecvMsg(m) == nil {
+	}
+}
 
 // release gives back the permit of an attempt of which nothing is known yet and that no timeout bounds.
 func (a *streamAttempt) release() { a.permit.Done(breaker.Ignored) }

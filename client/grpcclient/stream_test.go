@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -422,7 +424,15 @@ func (f *fake) RecvMsg(any) error {
 	return nil
 }
 
-func (f *fake) Trailer() metadata.MD { return nil }
+func (f *fake) SendMsg(any) error { return nil }
+
+// Trailer may be called when a receive has failed; before that grpc may write it.
+func (f *fake) Trailer() metadata.MD {
+	if f.received < 2 {
+		panic("Trailer of a stream that has not ended")
+	}
+	return nil
+}
 
 // fakes opens a stream over a fake for each wait; it returns the fakes that were opened.
 func fakes(t *testing.T, waits ...time.Duration) (s grpc.ClientStream, opened *[]*fake) {
@@ -446,6 +456,48 @@ func TestMessageThatComesTooLate(t *testing.T) {
 		s, opened := fakes(t, 4*time.Second, 0)
 		require.NoError(t, s.RecvMsg(nil))
 		assert.Len(t, *opened, 2)
+	})
+}
+
+// The request is kept for another attempt, and no longer: a stream may live for hours.
+func TestRequestIsNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := fakes(t, 0)
+		request := &testpb.SimpleRequest{Payload: payload("large")}
+		kept := weak.Make(request)
+		require.NoError(t, s.SendMsg(request))
+		runtime.GC()
+		require.NotNil(t, kept.Value())
+		require.NoError(t, s.RecvMsg(nil))
+		runtime.GC()
+		require.Nil(t, kept.Value())
+		require.ErrorIs(t, s.RecvMsg(nil), io.EOF)
+	})
+}
+
+// A stream that is opened in the instant in which its time runs out is cut, and grpc is not done with it.
+func TestStreamOpenedTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opened := 0
+		i, err := grpcclient.Stream(grpcclient.Config{Idempotent: always})
+		require.NoError(t, err)
+		var trailer metadata.MD
+		_, err = i(t.Context(), &grpc.StreamDesc{ClientStreams: true}, nil, outputMethod,
+			func(ctx context.Context, _ *grpc.StreamDesc, _ *grpc.ClientConn, _ string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+				opened++
+				time.Sleep(3*time.Second + 1)
+				go func() { // as grpc does when the context of a stream ends
+					<-ctx.Done()
+					for _, o := range opts {
+						if o, ok := o.(grpc.TrailerCallOption); ok {
+							*o.TrailerAddr = metadata.Pairs("written", "late")
+						}
+					}
+				}()
+				return &fake{}, nil
+			}, grpc.Trailer(&trailer))
+		require.Equal(t, codes.DeadlineExceeded, status.Code(err))
+		require.Equal(t, 1, opened)
 	})
 }
 
