@@ -165,15 +165,21 @@ func TestIdempotentByContext(t *testing.T) {
 
 // Our own timeout ends a call that may not happen twice, though no attempt timeout does and the caller has no deadline.
 func TestTimeoutOfTheCall(t *testing.T) {
-	c := grpcclient.Config{Timeout: 2 * time.Second, AttemptTimeout: grpcclient.NoTimeout}
-	inWorld(t, c, setup{}, func(t *testing.T, w *world) {
-		done := make(chan struct{})
-		defer close(done)
-		w.unary = func(context.Context, int) error { <-done; return nil } // whatever it was told
-		err := w.call(t.Context())
+	synctest.Test(t, func(t *testing.T) {
+		i, err := grpcclient.Unary(grpcclient.Config{Timeout: 2 * time.Second, AttemptTimeout: grpcclient.NoTimeout})
+		require.NoError(t, err)
+		start := time.Now()
+		err = i(t.Context(), unaryMethod, nil, nil, nil,
+			func(ctx context.Context, _ string, _, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
+				select {
+				case <-ctx.Done():
+				case <-time.After(time.Hour):
+				}
+				return status.FromContextError(ctx.Err()).Err()
+			})
 		assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
 		assert.ErrorIs(t, err, context.DeadlineExceeded)
-		assert.Equal(t, 2*time.Second, time.Since(w.began))
+		assert.Equal(t, 2*time.Second, time.Since(start))
 	})
 }
 
