@@ -35,7 +35,8 @@ type Config struct {
 }
 
 // A Bus is a messaging.Sender, Subscriber and Provisioner over JetStream. Any number of goroutines may use it at once.
-// It never closes the connection and starts no goroutine.
+// It never closes the connection. Its only goroutine is the one that nats.go runs for the inbox of a subscription that
+// asks for messages.
 type Bus struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
