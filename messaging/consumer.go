@@ -49,7 +49,8 @@ type ConsumerConfig struct {
 	Concurrency int
 	// Buffer is how many messages may be fetched beyond the free handlers, their leases kept alive. Zero: none.
 	Buffer int
-	// BufferBytes bounds the bodies fetched and unsettled. Zero: 8 MiB.
+	// BufferBytes bounds the bodies fetched and unsettled; a message larger than that comes alone. What waits for its
+	// retry in this process has half of it; beyond that it waits with the transport, if that can take it. Zero: 8 MiB.
 	BufferBytes int
 	// Lease is how long the transport leaves a message alone; it is extended while the handler works. Zero: 30 s.
 	Lease time.Duration

@@ -2,6 +2,7 @@ package messaging_test
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -188,6 +189,9 @@ func readDead(t *testing.T, b *membus.Bus) []*messaging.Message {
 		}
 	}
 }
+
+// goexit ends the goroutine that calls it.
+func goexit() { runtime.Goexit() }
 
 // pass lets time go by in a bubble, and what is due by then happen.
 func pass(d time.Duration) {

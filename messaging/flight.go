@@ -14,6 +14,7 @@ type flight struct {
 	state   flightState
 	lane    *lane // nil: no order
 	index   int   // in run.flights
+	size    int   // of the body as it came; what the handler has is the handler's
 
 	until    time.Time // end of the lease; zero: none
 	extendAt time.Time

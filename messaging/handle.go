@@ -377,12 +377,10 @@ func (r *run) count(f *flight, d decision) {
 // transport where that holds the delay: it survives this process, and any member may take it.
 func (r *run) again(f *flight, d decision) {
 	features := &r.c.features
-	_, ordered := r.laneKey(f.message)
-	reader := r.c.config.Group == ""
-	here := d.waited || ordered || reader || f.dead != nil || f.last ||
-		d.delay > features.Delay || features.Attempts == AttemptsNone
+	here := d.waited || f.dead != nil || d.delay > features.Delay
+	here = here && r.parked < maxParked && r.parkedBytes+f.size <= r.c.config.BufferBytes/2
 	fits := f.until.IsZero() || !f.extendAt.IsZero() || time.Now().Add(d.delay).Before(f.until)
-	if here && fits && !r.draining && (r.parked < maxParked || f.last) {
+	if (here || d.held || r.mustStay(f)) && fits && !r.draining {
 		r.sleep(f, d)
 		return
 	}
@@ -392,6 +390,13 @@ func (r *run) again(f *flight, d decision) {
 	r.remember(f)
 	r.leaveLane(f)
 	r.toSettle(f, r.backToTransport(f, d))
+}
+
+// mustStay reports whether giving f back would lose it, or its place. So much may wait here that nothing else is fetched.
+func (r *run) mustStay(f *flight) bool {
+	_, ordered := r.laneKey(f.message) // the later ones of its lane, which are in hand, would overtake it
+	reader := r.c.config.Group == ""
+	return ordered || reader || f.last || r.c.features.Attempts == AttemptsNone
 }
 
 // backToTransport is the verdict that has a message delivered again. The delay is a wish where it is longer than the

@@ -56,15 +56,16 @@ type run struct {
 	sources []*source
 	watches map[<-chan struct{}]*watch
 
-	taken, parked, bytes int
-	running, workers     int
-	idle                 int  // workers without work
-	draining             bool // start nothing new
-	stopped              bool // workers end
-	closed               bool // the settler ends
-	brake                brake
-	keeper               keeper
-	stats                Stats
+	taken, bytes        int // in hand, but for what is parked
+	parked, parkedBytes int
+	running, workers    int
+	idle                int  // workers without work
+	draining            bool // start nothing new
+	stopped             bool // workers end
+	closed              bool // the settler ends
+	brake               brake
+	keeper              keeper
+	stats               Stats
 }
 
 // Run consumes until ctx ends, then stops fetching, lets handlers finish within DrainTimeout, hands the rest back and
@@ -224,7 +225,7 @@ func (r *run) waitForRoom() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for !r.draining {
-		full := r.bytes >= r.c.config.BufferBytes && r.taken > 0
+		full := r.bytes+r.parkedBytes >= r.c.config.BufferBytes && r.taken > 0
 		free := min(r.slots-r.taken, r.slots+maxParked-r.taken-r.parked)
 		if r.brake.on {
 			free = min(free, 1)
@@ -257,7 +258,7 @@ func (r *run) accept(src *source, deliveries []Delivery) {
 			m.Group = group
 		}
 		f := r.newFlight()
-		f.message, f.source, f.ref, f.until, f.arrived, f.last = m, src, d.Ref, d.Until, now, d.Last
+		f.message, f.size, f.source, f.ref, f.until, f.arrived, f.last = m, len(m.Body), src, d.Ref, d.Until, now, d.Last
 		if !f.until.IsZero() && r.c.features.Extend {
 			f.extendAt = now.Add(lease / 3)
 		}
@@ -270,7 +271,7 @@ func (r *run) accept(src *source, deliveries []Delivery) {
 		f.dead = r.deadOnArrival(f, d.Malformed)
 		r.watchDelivery(f, d)
 		r.taken++
-		r.bytes += len(m.Body)
+		r.bytes += f.size
 		r.keeper.due(f.extendAt)
 		r.keeper.due(f.until)
 		r.admit(f)
@@ -357,12 +358,14 @@ func (r *run) setParked(f *flight, parked bool) {
 	f.parked = parked
 	if parked {
 		r.taken--
-		r.bytes -= len(f.message.Body)
+		r.bytes -= f.size
 		r.parked++
+		r.parkedBytes += f.size
 	} else {
 		r.taken++
-		r.bytes += len(f.message.Body)
+		r.bytes += f.size
 		r.parked--
+		r.parkedBytes -= f.size
 	}
 }
 
@@ -375,7 +378,7 @@ func (r *run) drop(f *flight) {
 	r.flights = r.flights[:last]
 	r.setParked(f, false)
 	r.taken--
-	r.bytes -= len(f.message.Body)
+	r.bytes -= f.size
 	r.unwatch(f)
 	src := f.source
 	src.flights--

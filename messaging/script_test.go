@@ -14,13 +14,16 @@ type script struct {
 	open     func() error
 	sender   *scripted
 	queue    chan messaging.Delivery
+	fail     chan error                    // what Receive fails with
+	settle   func(v *messaging.Settlement) // nil: nothing but to note it
+	close    func()
 
 	mu   sync.Mutex
 	said []messaging.Settlement
 }
 
 func newScript(f messaging.Features) *script {
-	return &script{features: f, sender: &scripted{}, queue: make(chan messaging.Delivery, 100)}
+	return &script{features: f, sender: &scripted{}, queue: make(chan messaging.Delivery, 100), fail: make(chan error, 1)}
 }
 
 func (s *script) Features() messaging.Features { return s.features }
@@ -48,19 +51,31 @@ func (s *script) Receive(ctx context.Context, into []messaging.Delivery) (int, e
 	select {
 	case into[0] = <-s.queue:
 		return 1, nil
+	case err := <-s.fail:
+		return 0, err
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}
 }
 
 func (s *script) Settle(_ context.Context, v []messaging.Settlement) error {
+	if s.settle != nil {
+		for i := range v {
+			s.settle(&v[i])
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.said = append(s.said, v...)
 	return nil
 }
 
-func (s *script) Close(context.Context) error { return nil }
+func (s *script) Close(context.Context) error {
+	if s.close != nil {
+		s.close()
+	}
+	return nil
+}
 
 func (s *script) settled() []messaging.Settlement {
 	s.mu.Lock()
