@@ -71,3 +71,26 @@ func TestPoisonAmongGoodMessagesDoesNotBrake(t *testing.T) {
 		require.Equal(t, int64(200), r.Stats().Dead)
 	})
 }
+
+// Trap: the probe neither fails nor succeeds, and nobody sets the time of the next one.
+func TestAProbeThatIsToldToWaitStallsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBus(t, busConfig)
+		calls := 0
+		r := run(t, b, messaging.ConsumerConfig{Group: "g", Concurrency: 1, Retry: every(time.Second, 1)},
+			func(context.Context, *messaging.Message) error {
+				switch calls++; {
+				case calls <= 50:
+					return errNo
+				case calls == 51:
+					return messaging.RetryAfter(errNo, 10*time.Hour)
+				default:
+					return nil
+				}
+			})
+		publish(t, b, numbered("orders", 100)...)
+		pass(5 * time.Minute)
+		require.Equal(t, int64(49), r.Stats().Handled)
+		require.NoError(t, r.stop())
+	})
+}

@@ -69,6 +69,7 @@ func (r *run) next() *flight {
 				continue // it is about to be handed back
 			}
 			r.brake.probe()
+			r.keeper.due(r.brake.next) // of the next one, whatever becomes of this one
 			if r.readyAt < len(r.ready) && r.idle > 0 {
 				r.work.Signal()
 			}
