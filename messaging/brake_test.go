@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandemgo/tandem/messaging"
+	"github.com/tandemgo/tandem/messaging/membus"
 )
 
 // Trap: a dependency that is down for an hour makes dead letters of the whole queue.
@@ -92,5 +93,29 @@ func TestAProbeThatIsToldToWaitStallsNothing(t *testing.T) {
 		pass(5 * time.Minute)
 		require.Equal(t, int64(49), r.Stats().Handled)
 		require.NoError(t, r.stop())
+	})
+}
+
+// Messages that were lost say nothing of what their handlers need.
+func TestLostLeasesAreNoOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBus(t, busConfig)
+		var events []messaging.EventKind
+		r := run(t, b, messaging.ConsumerConfig{
+			Group: "g", Concurrency: 100,
+			OnEvent: func(_ context.Context, e messaging.Event) { events = append(events, e.Kind) },
+		}, func(ctx context.Context, m *messaging.Message) error {
+			if m.Attempt > 1 {
+				return nil
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		publish(t, b, numbered("orders", 100)...)
+		pass(time.Second)
+		b.Inject(membus.Fault{ExpireLeases: true})
+		pass(time.Minute)
+		require.Equal(t, int64(100), r.Stats().Handled)
+		require.Empty(t, events)
 	})
 }

@@ -82,6 +82,9 @@ func (r *run) deadOnArrival(f *flight, malformed error) *burial {
 // bury publishes the dead letter of f. Only then is the original settled; until then it sleeps and is tried again.
 // A consumer without dead letters refuses the message instead.
 func (r *run) bury(f *flight) decision {
+	if r.isLost(f) {
+		return decision{action: Release} // its next owner decides
+	}
 	c, b := &r.c.config, f.dead
 	e := DeadLetter{Message: f.message, Topic: c.DeadLetter, Reason: b.reason, Attempts: b.attempts, Err: b.err}
 	if c.Dead == nil {

@@ -203,9 +203,12 @@ func (r *run) decide(ctx context.Context, f *flight, err error, started time.Tim
 		if errors.Is(cause, errHandleTimeout) && !errors.Is(err, errHandleTimeout) {
 			err = fmt.Errorf("%w: %w", errHandleTimeout, err)
 		}
-		if errors.Is(cause, ErrDraining) {
+		switch {
+		case errors.Is(cause, ErrDraining):
 			d = decision{action: Release} // our end, not the message's fault
-		} else {
+		case r.isLost(f):
+			d = decision{action: Release} // its next owner decides; finish says nothing to the transport
+		default:
 			d = r.decideFailure(ctx, f, err, max(attempt, 1))
 		}
 	}
@@ -230,6 +233,12 @@ func (r *run) decide(ctx context.Context, f *flight, err error, started time.Tim
 		return buried
 	}
 	return d
+}
+
+func (r *run) isLost(f *flight) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return f.lost
 }
 
 func (r *run) logAttempt(ctx context.Context, f *flight, err error, d decision) {

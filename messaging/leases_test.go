@@ -1,0 +1,39 @@
+package messaging_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandemgo/tandem/messaging"
+	"github.com/tandemgo/tandem/messaging/membus"
+)
+
+// What became of a message whose lease is lost is decided by its next owner. A dead letter beside that would be one of a
+// message that somebody may handle.
+func TestALostMessageIsNoDeadLetter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBus(t, busConfig)
+		r := run(t, b, messaging.ConsumerConfig{Group: "g", Retry: every(time.Second, 1)},
+			func(ctx context.Context, m *messaging.Message) error {
+				if m.Attempt > 1 {
+					return nil
+				}
+				<-ctx.Done()
+				return messaging.Reject(context.Cause(ctx))
+			})
+		publish(t, b, message("orders", "", "a"))
+		pass(time.Second)
+		b.Inject(membus.Fault{ExpireLeases: true})
+		pass(time.Minute)
+		s := r.Stats()
+		require.Equal(t, int64(1), s.Handled)
+		require.Equal(t, int64(1), s.Late)
+		require.Zero(t, s.Dead)
+		require.Zero(t, s.Failed)
+		require.Empty(t, readDead(t, b))
+	})
+}
