@@ -27,6 +27,9 @@
 //     connection turns out to be dead, and HTTP/2 does when the server refused a stream; neither is counted here.
 //   - That a call ends within Timeout, its body included. Whoever wants that gives the request a context with a deadline.
 //   - That a redirect shares the timeout: http.Client follows redirects above this package, and each hop is a call.
-//   - That a response with an error in the middle of its body is retried: after the headers the caller has it.
+//   - That a response with an error in the middle of its body is retried: after the headers the caller has it. The breaker
+//     judges up to the headers as well.
+//   - That a server that fails opens a breaker, whatever it says: "Tandem-Retry: no" tells that it is well itself, and it is
+//     believed.
 //   - That a POST without a key is repeated after 503 or a timeout. It may have happened.
 package client

@@ -28,7 +28,9 @@ type Malformed struct{ Header string }
 // What a caller sends can only shorten the handler's deadline. As the timeouts of a client do, it ends with the header of
 // the response: whoever has written that, or has hijacked the connection, may go on for as long as the connection lives,
 // so a stream or a long download is not cut in two. From then on the context of the request knows of no deadline, and a
-// context made of it before with a timeout that was longer than the deadline has none either.
+// context made of it before with a timeout that was longer than the deadline has none either. Where the deadline passes,
+// the context of the request says so; one that the handler made of it is cancelled, with context.DeadlineExceeded as its
+// cause.
 //
 // The writer given to the handler flushes, hijacks and reads from files as the server's own does, and
 // http.ResponseController finds that through Unwrap.
@@ -46,7 +48,7 @@ func NewInbound(c InboundConfig) (func(http.Handler) http.Handler, error) {
 func NoRetry(ctx context.Context) { call.InboundFrom(ctx).GiveUp() }
 
 func (c *InboundConfig) serve(next http.Handler, w http.ResponseWriter, r *http.Request) {
-	ctx := r.Context()
+	ctx := r.Context() //nolint:contextcheck // a handling is made of it
 	if ctx.Err() != nil {
 		refuseExpired(w)
 		return
