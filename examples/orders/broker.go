@@ -12,7 +12,6 @@ import (
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandemgo/tandem/retry"
@@ -205,21 +204,6 @@ func (p *proxied) Close() {
 	p.cut()
 	_ = p.listener.Close()
 	p.work.Wait()
-}
-
-// connect returns a connection for one part of the shop. It never gives up coming back; while it is away a publish fails
-// at once, instead of waiting in a buffer that nobody confirms.
-func connect(url, name string, patience time.Duration, m *metrics) (*nats.Conn, error) {
-	return nats.Connect(url,
-		nats.Name(name),
-		nats.MaxReconnects(-1),
-		nats.ReconnectWait(patience),
-		nats.ReconnectJitter(patience/2, patience/2),
-		nats.ReconnectBufSize(-1),
-		nats.IgnoreDiscoveredServers(), // the proxy is the way
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { m.log.Debug("nats", "conn", name, "error", err) }),
-		nats.ReconnectHandler(func(*nats.Conn) { m.reconnected() }),
-	)
 }
 
 // cleanUp removes from a server of the user's own what this run has made there. The connection may just be coming back.

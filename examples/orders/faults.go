@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/tandemgo/tandem/messaging"
@@ -76,6 +78,7 @@ type faults struct {
 	paymentsWell   time.Time // from being overloaded
 	overloaded     int       // calls meanwhile
 	callsWhileDown int       // calls that reached payments while it was down
+	confirmations  int64     // by the broker, of the events that were sent to it
 	err            error
 }
 
@@ -353,7 +356,7 @@ type faultyBus struct {
 	f *faults
 }
 
-var errBroken = errors.New("connection broken, by a fault of the demonstration")
+var errBroken = fmt.Errorf("a fault of the demonstration: %w", syscall.ECONNRESET)
 
 // Send implements messaging.Sender.
 func (b faultyBus) Send(ctx context.Context, m []*messaging.Message) error {
@@ -365,13 +368,36 @@ func (b faultyBus) Send(ctx context.Context, m []*messaging.Message) error {
 		case b.f.take(publishLost, one.ID):
 			return broken(m, i)
 		case b.f.take(confirmLost, one.ID):
-			if err := b.bus.Send(ctx, m); err != nil {
+			if err := b.send(ctx, m); err != nil {
 				return err
 			}
 			return broken(m, i)
 		}
 	}
-	return b.bus.Send(ctx, m)
+	return b.send(ctx, m)
+}
+
+// send counts the confirmations. Those beyond the events that the broker keeps were for duplicates.
+func (b faultyBus) send(ctx context.Context, m []*messaging.Message) error {
+	err := b.bus.Send(ctx, m)
+	if err != nil {
+		return err // some may have been confirmed; they are counted when they are sent again
+	}
+	b.f.mu.Lock()
+	defer b.f.mu.Unlock()
+	for _, one := range m {
+		if one.Topic == orderCreated.Name { // and no dead letter
+			b.f.confirmations++
+		}
+	}
+	return nil
+}
+
+// confirmed returns how many confirmations the broker has given.
+func (f *faults) confirmed() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.confirmations
 }
 
 // broken is what a sender answers when the connection broke before the confirmations from m[i] on came.

@@ -5,7 +5,8 @@
 //	go run ./examples/orders
 //
 // A reader who wants to follow one order goes from shoppers.go over storefront.go, orders.go, journal.go and workers.go to
-// report.go; wiring.go gives each part its policies. What makes the parts fail is in faults.go; they do not know of it.
+// report.go; wiring.go gives each part its policies. What makes the parts fail is in faults.go, and demo.go is where it meets
+// them; they do not know of it.
 package main
 
 import (
@@ -173,9 +174,10 @@ func run(ctx context.Context, c config, progress func(string)) (r *report, err e
 
 	stop := s.show(progress)
 	s.shoppers.run(ctx)
-	settled := s.settle(context.WithoutCancel(ctx))
+	ctx = context.WithoutCancel(ctx)
+	settled := s.settle(ctx)
 	stop()
-	r, err = s.compare()
+	r, err = s.compare(ctx)
 	return r, errors.Join(settled, err)
 }
 

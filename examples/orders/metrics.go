@@ -33,11 +33,10 @@ type metrics struct {
 	breakerOpened int
 	breakerClosed int
 	reconnects    int
-	events        map[string]bool // confirmed by the broker
 }
 
 func newMetrics(log *slog.Logger) *metrics {
-	return &metrics{log: log, retries: map[string]int{}, suppressed: map[string]int{}, events: map[string]bool{}}
+	return &metrics{log: log, retries: map[string]int{}, suppressed: map[string]int{}}
 }
 
 // retried is for retry.Policy.OnRetry.
@@ -57,7 +56,10 @@ func (m *metrics) gaveUp(_ context.Context, e *retry.Error) {
 
 // handled is for messaging.ConsumerConfig.OnAttempt.
 func (m *metrics) handled(_ context.Context, e messaging.HandleAttempt) {
-	if e.Again {
+	switch {
+	case e.Again && e.Panic:
+		m.countRetry(e.Message.Group, "panic")
+	case e.Again:
 		m.countRetry(e.Message.Group, cause(e.Err))
 	}
 }
@@ -132,13 +134,11 @@ func cause(err error) string {
 		return "timeout"
 	}
 	switch {
-	case errors.Is(err, errPanic):
-		return "panic"
 	case errors.Is(err, idempotency.ErrInFlight):
 		return "in flight"
 	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrNoResponders):
 		return "broker away"
-	case errors.Is(err, errBroken), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "connection lost"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused"
@@ -147,32 +147,4 @@ func cause(err error) string {
 		return s.Code().String()
 	}
 	return "error"
-}
-
-// counted counts what the broker has suppressed: of a second confirmation for the same event it has kept nothing.
-type counted struct {
-	bus
-	m *metrics
-}
-
-// Send implements messaging.Sender.
-func (c counted) Send(ctx context.Context, all []*messaging.Message) error {
-	err := c.bus.Send(ctx, all)
-	if err != nil {
-		return err // some may have been confirmed; they are counted when they are sent again
-	}
-	for _, one := range all {
-		if c.m.confirmed(one.ID) {
-			c.m.suppress("broker")
-		}
-	}
-	return nil
-}
-
-func (m *metrics) confirmed(id string) (before bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	before = m.events[id]
-	m.events[id] = true
-	return before
 }

@@ -283,7 +283,7 @@ func (r *result) run() (err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
 	s.shoppers.run(context.Background())
 	settled := s.settle(context.Background())
-	r.report, err = s.compare()
+	r.report, err = s.compare(context.Background())
 	r.callsWhileDown, r.breakerClosed = s.faults.callsWhileDown, s.metrics.snapshot().breakerClosed
 	return errors.Join(settled, err)
 }

@@ -49,7 +49,7 @@ func (s *shop) startOrders(ctx context.Context, address string) (p *ordersProces
 	if p.nc, err = s.connect("orders"); err != nil {
 		return nil, err
 	}
-	if p.orders, err = s.newOrders(ctx, p.nc); err != nil {
+	if p.orders, err = s.wiring.orders(ctx, p.nc); err != nil {
 		p.nc.Close()
 		return nil, err
 	}

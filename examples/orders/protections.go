@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"net/http"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -15,8 +14,8 @@ import (
 	"github.com/tandemgo/tandem/messaging"
 )
 
-// A protection is something that keeps an order from being lost, doubled or late. Each can be taken away alone, from
-// outside as a wrapper or as a value of a configuration, to see in the report what it was for.
+// A protection is something that keeps an order from being lost, doubled or late. Each can be taken away alone, to see in
+// the report what it was for: by another value of a configuration (demo.go), or by one of the wrappers below.
 type protection string
 
 const (
@@ -38,9 +37,6 @@ var allProtections = []protection{
 	paymentKey, orderKey, consumerDedupe, consumerStore, consumerKey, publishConfirmation, journalResumption, answerGuard,
 	retries, breakers, budget, attemptTimeout,
 }
-
-// lacks reports whether a protection was taken away.
-func (c config) lacks(p protection) bool { return slices.Contains(c.without, p) }
 
 // keyless removes the key of the operation on its way to a party.
 type keyless struct{ next http.RoundTripper }

@@ -2,10 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -26,320 +25,257 @@ import (
 	"github.com/tandemgo/tandem/retry"
 )
 
-func (s *shop) bus(nc *nats.Conn) (*natsbus.Bus, error) {
-	return natsbus.New(nc, natsbus.Config{Prefix: s.prefix})
+// wiring gives each part of the shop its connections and its policies, which are the same words over every transport: a
+// timeout for an attempt, retries within a budget, breakers. This is the file to copy from. A service takes its times
+// from its own configuration, or leaves them zero; and it has no demo: each of its calls returns what it was given, but
+// for what this run takes away or breaks.
+type wiring struct {
+	prefix  string // of everything this run makes at the broker
+	pace    pace
+	urls    struct{ payments, mail, stock string }
+	metrics *metrics
+	log     *slog.Logger
+	demo    demo
 }
 
-// claims is where the storefront and the workers remember what was done.
-func (s *shop) claims(nc *nats.Conn) (*natsstore.Store, error) {
-	return natsstore.New(nc, s.prefix+"-claims", natsstore.Config{})
-}
-
-// The policies are the same for every call over every transport: a timeout for the call, one for an attempt, retries
-// within a budget, and breakers.
-
-func (s *shop) retryPolicy(place string) retry.Policy {
-	p := retry.Policy{OnRetry: s.metrics.retried(place), OnGiveUp: s.metrics.gaveUp}
-	if s.lacks(retries) {
-		p.MaxAttempts = 1
-	}
-	if s.lacks(budget) {
-		p.Budget = retry.Unlimited
-	}
-	return p
-}
-
-func (s *shop) breakers() (*breaker.Group, error) {
-	if s.lacks(breakers) {
-		return breaker.Off(), nil
-	}
-	return breaker.NewGroup(breaker.GroupConfig{Config: breaker.Config{
-		OpenFor: s.pace.breakerOpen, MaxOpenFor: 2 * s.pace.breakerOpen, OnStateChange: s.metrics.stateChanged,
-	}})
-}
-
-func (s *shop) attempt(d time.Duration) time.Duration {
-	if s.lacks(attemptTimeout) {
-		return client.NoTimeout
-	}
-	return d
-}
-
-// httpClient returns the client that one part uses to call one party outside.
-func (s *shop) httpClient(place string, p retry.Policy, lacksKey bool) (*http.Client, error) {
-	guards, err := s.breakers()
+// connect returns a connection for one part of the shop. It never gives up coming back; while it is away a publish fails
+// at once, instead of waiting in a buffer that nobody confirms.
+func (w *wiring) connect(url, name string) (*nats.Conn, error) {
+	nc, err := nats.Connect(url,
+		nats.Name(name),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(w.pace.reconnect),
+		nats.ReconnectJitter(w.pace.reconnect/2, w.pace.reconnect/2),
+		nats.ReconnectBufSize(-1),
+		nats.IgnoreDiscoveredServers(), // with -nats the way is through the proxy
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { w.log.Debug("nats", "conn", name, "error", err) }),
+		nats.ReconnectHandler(func(*nats.Conn) { w.metrics.reconnected() }),
+	)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
-	c := client.Config{
-		AttemptTimeout: s.attempt(s.pace.attemptTimeout),
-		Retry:          p,
-		Breakers:       guards,
-		Headers:        client.HeadersNone, // a partner outside
-		Log:            s.log.With("client", place),
-	}
-	if lacksKey {
-		c.Base = keyless{http.DefaultTransport.(*http.Transport).Clone()}
-	}
-	return client.New(c)
+	return nc, nil
 }
 
-func (s *shop) openParties(ctx context.Context) error {
-	for _, p := range []struct {
-		ledger  string
-		url     *string
-		handler func(*party) http.Handler
-	}{
-		{paymentsLedger, &s.urls.payments, func(p *party) http.Handler { return s.faults.payments(payments(p)) }},
-		{mailLedger, &s.urls.mail, mailGateway},
-		{stockLedger, &s.urls.stock, stock},
-	} {
-		party, err := openParty(s.dir, p.ledger)
-		if err != nil {
-			return err
-		}
-		s.onClose(party.ledger.close)
-		server, err := serve(ctx, p.handler(party), s.log)
-		if err != nil {
-			return err
-		}
-		s.onClose(server.close)
-		*p.url = server.url
-	}
-	l, err := openLedger(s.dir, analyticsLedger)
+// provision declares what is kept at the broker: the topic, the journal and the claims. It belongs to a deployment.
+func (w *wiring) provision(ctx context.Context, nc *nats.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	b, err := w.bus(nc)
 	if err != nil {
 		return err
 	}
-	s.onClose(l.close)
-	s.analytics = &analytics{ledger: l, seen: map[string]bool{}}
-	return nil
+	if err := b.Provision(ctx, messaging.TopicSpec{Name: orderCreated.Name}); err != nil {
+		return err
+	}
+	claims, err := w.claims(nc)
+	if err != nil {
+		return err
+	}
+	if err := claims.Provision(ctx); err != nil {
+		return err
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	_, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: w.prefix + "-journal", Storage: jetstream.FileStorage})
+	return err
 }
 
-func (s *shop) newOrders(ctx context.Context, nc *nats.Conn) (*orders, error) {
+func (w *wiring) bus(nc *nats.Conn) (*natsbus.Bus, error) {
+	return natsbus.New(nc, natsbus.Config{Prefix: w.prefix + "."})
+}
+
+// claims is where the storefront and the workers remember what was done.
+func (w *wiring) claims(nc *nats.Conn) (*natsstore.Store, error) {
+	return natsstore.New(nc, w.prefix+"-claims", natsstore.Config{})
+}
+
+// retries has the defaults of the place where it is used, and counts.
+func (w *wiring) retries(place string) retry.Policy {
+	return retry.Policy{OnRetry: w.metrics.retried(place), OnGiveUp: w.metrics.gaveUp}
+}
+
+func (w *wiring) breakers() (*breaker.Group, error) {
+	return breaker.NewGroup(breaker.GroupConfig{Config: breaker.Config{
+		OpenFor: w.pace.breakerOpen, MaxOpenFor: 2 * w.pace.breakerOpen, OnStateChange: w.metrics.stateChanged,
+	}})
+}
+
+// storefront is what the process that shoppers speak to consists of.
+func (w *wiring) storefront(nc *nats.Conn, orders *grpc.ClientConn) (http.Handler, error) {
+	answers, err := w.claims(nc)
+	if err != nil {
+		return nil, err
+	}
+	h, err := newStorefront(w.demo.ordersClient(ordersproto.NewOrderServiceClient(orders)), w.demo.answers(answers), httpguard.Config{
+		Lease:   w.pace.lease,
+		OnEvent: w.metrics.decided("storefront"),
+		Log:     w.log.With("part", "storefront"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return w.demo.storefront(h), nil
+}
+
+// ordersConn returns the storefront's connection to orders.
+func (w *wiring) ordersConn(address string) (*grpc.ClientConn, error) {
+	guards, err := w.breakers()
+	if err != nil {
+		return nil, err
+	}
+	options, err := grpcclient.DialOptions(w.demo.grpc(grpcclient.Config{
+		Timeout:        20 * time.Second,           // shoppers would rather wait than come back
+		AttemptTimeout: 10 * w.pace.attemptTimeout, // one attempt here is several at payments
+		Retry:          w.retries("orders"),
+		Breakers:       guards,
+		Log:            w.log.With("part", "storefront"),
+	}))
+	if err != nil {
+		return nil, err
+	}
+	return grpc.NewClient(address, append(options,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // on loopback
+		grpc.WithConnectParams(grpc.ConnectParams{ // grpc's own would wait a second before it looks again
+			Backoff:           backoff.Config{BaseDelay: w.pace.reconnect, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: time.Second,
+		}),
+	)...)
+}
+
+// orders is what the process of the OrderService consists of.
+func (w *wiring) orders(ctx context.Context, nc *nats.Conn) (*orders, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	kv, err := js.KeyValue(ctx, s.prefix+"-journal")
+	kv, err := js.KeyValue(ctx, w.prefix+"-journal")
 	if err != nil {
 		return nil, fmt.Errorf("opening the journal: %w", err)
 	}
-	partner, err := s.paymentsClient()
+	partner, err := w.payments()
 	if err != nil {
 		return nil, err
 	}
-	publisher, err := s.publisher(nc)
+	publisher, err := w.publisher(nc)
 	if err != nil {
 		return nil, err
 	}
 	o := &orders{
-		journal:  &journal{kv: kv, retry: s.retryPolicy("journal"), try: s.pace.attemptTimeout},
-		payments: &paymentsClient{http: partner, url: s.urls.payments},
+		journal:  &journal{kv: kv, retry: w.demo.retries(w.retries("journal")), try: w.pace.attemptTimeout},
+		payments: &paymentsClient{http: partner, url: w.urls.payments},
 		events:   publisher,
-		resumes:  s.pace.resumes,
-		metrics:  s.metrics,
-		log:      s.log.With("part", "orders"),
-	}
-	if s.lacks(journalResumption) {
-		o.resumes = 0
+		resumes:  w.demo.resumes(w.pace.resumes),
+		metrics:  w.metrics,
+		log:      w.log.With("part", "orders"),
 	}
 	return o, o.open()
 }
 
-// paymentsClient has a budget over a shorter window than the default of 10 s, which would hold enough for this whole show.
-func (s *shop) paymentsClient() (*http.Client, error) {
-	p := s.retryPolicy("payments")
-	if p.Budget == nil {
-		b, err := retry.NewBudget(retry.BudgetConfig{Window: s.pace.budgetWindow})
-		if err != nil {
-			return nil, err
-		}
-		p.Budget = b
+// payments has a budget over a shorter window than the default of 10 s, which would hold enough for this whole show.
+func (w *wiring) payments() (*http.Client, error) {
+	budget, err := retry.NewBudget(retry.BudgetConfig{Window: w.pace.budgetWindow})
+	if err != nil {
+		return nil, err
 	}
-	return s.httpClient("payments", p, s.lacks(paymentKey))
+	p := w.retries("payments")
+	p.Budget = budget
+	return w.partner("payments", p)
 }
 
-func (s *shop) publisher(nc *nats.Conn) (*messaging.Publisher, error) {
-	b, err := s.bus(nc)
+// partner returns the client that one part uses to call one party outside.
+func (w *wiring) partner(place string, p retry.Policy) (*http.Client, error) {
+	guards, err := w.breakers()
 	if err != nil {
 		return nil, err
 	}
-	guards, err := s.breakers()
+	return client.New(w.demo.http(place, client.Config{
+		AttemptTimeout: w.pace.attemptTimeout,
+		Retry:          p,
+		Breakers:       guards,
+		Headers:        client.HeadersNone, // deadlines and attempts are told inside the house only
+		Log:            w.log.With("client", place),
+	}))
+}
+
+func (w *wiring) publisher(nc *nats.Conn) (*messaging.Publisher, error) {
+	b, err := w.bus(nc)
 	if err != nil {
 		return nil, err
 	}
-	var sender messaging.Sender = faultyBus{counted{b, s.metrics}, s.faults}
-	if s.lacks(publishConfirmation) {
-		sender = unconfirmed{sender}
+	guards, err := w.breakers()
+	if err != nil {
+		return nil, err
 	}
-	return messaging.NewPublisher(sender, messaging.PublisherConfig{
-		AttemptTimeout: s.attempt(2 * s.pace.attemptTimeout),
-		Retry:          s.retryPolicy("publish"),
+	return messaging.NewPublisher(w.demo.sender(b), w.demo.publisher(messaging.PublisherConfig{
+		AttemptTimeout: 2 * w.pace.attemptTimeout,
+		Retry:          w.retries("publish"),
 		Breakers:       guards,
 		Source:         "/orders",
-		Log:            s.log.With("part", "orders"),
+		Log:            w.log.With("part", "orders"),
+	}))
+}
+
+// emailWorker is what each of the processes consists of that send mails.
+func (w *wiring) emailWorker(nc *nats.Conn) (*worker, error) {
+	return w.worker(nc, "email", func(s messaging.Subscriber, gateway *http.Client, c messaging.ConsumerConfig) (*messaging.Consumer, error) {
+		return newEmailWorker(s, gateway, w.urls.mail, c)
 	})
 }
 
-func (s *shop) openWorkers(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var running sync.WaitGroup
-	errs := make(chan error, 8)
-	s.onClose(func() error {
-		cancel()
-		running.Wait()
-		close(errs)
-		var faults []error
-		for err := range errs {
-			faults = append(faults, err)
-		}
-		return errors.Join(faults...)
+// inventoryWorker is what the process consists of that takes from the stock.
+func (w *wiring) inventoryWorker(nc *nats.Conn) (*worker, error) {
+	return w.worker(nc, "inventory", func(s messaging.Subscriber, warehouse *http.Client, c messaging.ConsumerConfig) (*messaging.Consumer, error) {
+		return newInventoryWorker(s, warehouse, w.urls.stock, c)
 	})
-	for _, one := range []struct {
-		name string
-		open func(*nats.Conn) (*messaging.Consumer, error)
-	}{
-		{"email-1", s.emailWorker},
-		{"email-2", s.emailWorker},
-		{"inventory", s.inventoryWorker},
-		{"analytics", s.analyticsReader},
-	} {
-		nc, err := s.connect(one.name)
-		if err != nil {
-			return err
-		}
-		w, err := one.open(nc)
-		if err != nil {
-			return err
-		}
-		s.workers = append(s.workers, w)
-		running.Go(func() { errs <- w.Run(ctx) })
-	}
-	for _, w := range s.workers {
-		select {
-		case <-w.Ready():
-		case <-time.After(10 * time.Second):
-			return errors.New("a worker was not ready after 10 s")
-		}
-	}
-	return nil
 }
 
-func (s *shop) emailWorker(nc *nats.Conn) (*messaging.Consumer, error) {
-	b, gateway, c, err := s.worker(nc, "email")
+// worker gives the workers of a group what they have in common. An event is handled once, as far as the claims can tell;
+// where they cannot, because a worker died in the middle, the party it called knows the event's ID.
+func (w *wiring) worker(nc *nats.Conn, group string,
+	newWorker func(messaging.Subscriber, *http.Client, messaging.ConsumerConfig) (*messaging.Consumer, error),
+) (*worker, error) {
+	b, err := w.bus(nc)
 	if err != nil {
 		return nil, err
 	}
-	return newEmailWorker(b, gateway, s.urls.mail, c)
-}
-
-func (s *shop) inventoryWorker(nc *nats.Conn) (*messaging.Consumer, error) {
-	b, warehouse, c, err := s.worker(nc, "inventory")
+	claims, err := w.claims(nc)
 	if err != nil {
 		return nil, err
 	}
-	return newInventoryWorker(b, warehouse, s.urls.stock, c)
-}
-
-func (s *shop) analyticsReader(nc *nats.Conn) (*messaging.Consumer, error) {
-	b, err := s.bus(nc)
+	party, err := w.partner(group, w.retries(group))
 	if err != nil {
 		return nil, err
 	}
-	return s.analytics.consumer(b, workerConfig{metrics: s.metrics, log: s.log.With("part", "analytics")})
-}
-
-// worker returns what the workers of a group have in common.
-func (s *shop) worker(nc *nats.Conn, group string) (b bus, party *http.Client, c workerConfig, err error) {
-	own, err := s.bus(nc)
-	if err != nil {
-		return nil, nil, c, err
-	}
-	claims, err := s.claims(nc)
-	if err != nil {
-		return nil, nil, c, err
-	}
-	party, err = s.httpClient(group, s.retryPolicy(group), s.lacks(consumerKey) || s.lacks(consumerDedupe))
-	if err != nil {
-		return nil, nil, c, err
-	}
-	s.onClose(func() error { party.CloseIdleConnections(); return nil })
-	c = workerConfig{
-		lease:   s.pace.lease,
-		retry:   retry.Policy{BaseDelay: s.pace.workerRetry},
-		metrics: s.metrics,
-		log:     s.log.With("part", group),
-	}
-	if !s.lacks(consumerStore) && !s.lacks(consumerDedupe) {
-		c.use = append(c.use, once(claims, group, s.metrics, c.log))
-	}
-	c.use = append(c.use, s.faults.worker)
-	return faultyBus{own, s.faults}, party, c, nil
-}
-
-func (s *shop) openStorefront(ctx context.Context) error {
-	guards, err := s.breakers()
-	if err != nil {
-		return err
-	}
-	options, err := grpcclient.DialOptions(grpcclient.Config{
-		Timeout:        20 * time.Second,                      // shoppers would rather wait than come back
-		AttemptTimeout: s.attempt(10 * s.pace.attemptTimeout), // one attempt here is several at payments
-		Retry:          s.retryPolicy("orders"),
-		Breakers:       guards,
-		Log:            s.log.With("part", "storefront"),
+	log := w.log.With("part", group)
+	once := idempotency.Consume(w.demo.handled(claims), group, idempotency.ConsumeConfig{
+		OnEvent: w.metrics.decided("consumers"),
+		Log:     log,
 	})
-	if err != nil {
-		return err
-	}
-	conn, err := grpc.NewClient(s.process.address, append(options,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{ // grpc's own would wait a second before it looks again
-			Backoff:           backoff.Config{BaseDelay: s.pace.reconnect, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: time.Second,
-		}),
-	)...)
-	if err != nil {
-		return err
-	}
-	s.onClose(conn.Close)
-
-	nc, err := s.connect("storefront")
-	if err != nil {
-		return err
-	}
-	answers, err := s.answers(nc)
-	if err != nil {
-		return err
-	}
-	orders := ordersproto.NewOrderServiceClient(conn)
-	if s.lacks(orderKey) {
-		orders = randomIDs{orders, s.faults.knownAs}
-	}
-	h, err := newStorefront(orders, answers, httpguard.Config{
-		Lease: s.pace.lease, OnEvent: s.metrics.decided("storefront"), Log: s.log.With("part", "storefront"),
-	})
-	if err != nil {
-		return err
-	}
-	server, err := serve(ctx, s.faults.answers(h), s.log)
-	if err != nil {
-		return err
-	}
-	s.onClose(server.close)
-	s.shoppers.url = server.url
-	return nil
+	c, err := newWorker(w.demo.subscriber(b), party, w.demo.consumer(messaging.ConsumerConfig{
+		Lease:     w.pace.lease,
+		Retry:     retry.Policy{BaseDelay: w.pace.workerRetry},
+		Use:       []messaging.Middleware{once},
+		OnAttempt: w.metrics.handled,
+		Log:       log,
+	}))
+	return &worker{consumer: c, party: party}, err
 }
 
-func (s *shop) answers(nc *nats.Conn) (idempotency.Store, error) {
-	claims, err := s.claims(nc)
+// analytics is what the process consists of that reads the stream.
+func (w *wiring) analytics(nc *nats.Conn, l *ledger) (*worker, error) {
+	b, err := w.bus(nc)
 	if err != nil {
 		return nil, err
 	}
-	if s.lacks(answerGuard) {
-		return forgetful{claims}, nil
-	}
-	return claims, nil
+	c, err := newAnalytics(b, l, messaging.ConsumerConfig{
+		Retry:     retry.Policy{BaseDelay: w.pace.workerRetry},
+		OnAttempt: w.metrics.handled,
+		Log:       w.log.With("part", "analytics"),
+	})
+	return &worker{consumer: c}, err
 }

@@ -3,53 +3,45 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"sync"
-	"time"
 
-	"github.com/tandemgo/tandem/idempotency"
 	"github.com/tandemgo/tandem/messaging"
-	"github.com/tandemgo/tandem/retry"
 )
 
-// workerConfig is what the consumers have in common.
-type workerConfig struct {
-	lease   time.Duration
-	retry   retry.Policy
-	use     []messaging.Middleware // outermost first
-	metrics *metrics
-	log     *slog.Logger
+// A worker is a process that handles events.
+type worker struct {
+	consumer *messaging.Consumer
+	party    *http.Client // whom it calls; nil: nobody
+}
+
+// run returns when ctx has ended and what was begun is finished or handed back.
+func (w *worker) run(ctx context.Context) error {
+	err := w.consumer.Run(ctx)
+	if w.party != nil {
+		w.party.CloseIdleConnections()
+	}
+	return err
 }
 
 // newEmailWorker returns one of the workers that compete in the group "email": each order is confirmed by one of them.
-func newEmailWorker(s messaging.Subscriber, gateway *http.Client, url string, c workerConfig) (*messaging.Consumer, error) {
+// The event's ID goes on as the key of the operation: a worker that dies between the effect and the acknowledgement
+// leaves a duplicate that only the party that had the effect can recognise.
+func newEmailWorker(s messaging.Subscriber, gateway *http.Client, url string, c messaging.ConsumerConfig) (*messaging.Consumer, error) {
+	c.Group = "email"
 	send := func(ctx context.Context, e OrderCreated, m *messaging.Message) error {
 		return expect2xx(post(ctx, gateway, url+"/mails", m.ID, mail{Order: e.OrderID, To: e.Email, Subject: "Thank you for your order"}))
 	}
-	return c.group(s, "email", send)
+	return messaging.NewConsumer(s, orderCreated.Name, orderCreated.Handle(send), c)
 }
 
 // newInventoryWorker returns the worker of the group "inventory", that has its own copy of all events.
-func newInventoryWorker(s messaging.Subscriber, warehouse *http.Client, url string, c workerConfig) (*messaging.Consumer, error) {
+func newInventoryWorker(s messaging.Subscriber, warehouse *http.Client, url string, c messaging.ConsumerConfig) (*messaging.Consumer, error) {
+	c.Group = "inventory"
 	take := func(ctx context.Context, e OrderCreated, m *messaging.Message) error {
 		return expect2xx(post(ctx, warehouse, url+"/moves", m.ID, move{Order: e.OrderID, Items: e.Items}))
 	}
-	return c.group(s, "inventory", take)
-}
-
-// group returns a consumer whose handler has its effect once per event, however often the event is delivered. The event's
-// ID goes on as the key of the operation: a worker that dies between the effect and the acknowledgement leaves a
-// duplicate that only the party that had the effect can recognise.
-func (c workerConfig) group(s messaging.Subscriber, name string, h func(context.Context, OrderCreated, *messaging.Message) error) (*messaging.Consumer, error) {
-	return messaging.NewConsumer(s, orderCreated.Name, orderCreated.Handle(h), messaging.ConsumerConfig{
-		Group:     name,
-		Lease:     c.lease,
-		Retry:     c.retry,
-		Use:       c.use,
-		OnAttempt: c.metrics.handled,
-		Log:       c.log,
-	})
+	return messaging.NewConsumer(s, orderCreated.Name, orderCreated.Handle(take), c)
 }
 
 func expect2xx(status int, err error) error {
@@ -71,13 +63,10 @@ type analytics struct {
 	seen map[string]bool
 }
 
-func (a *analytics) consumer(s messaging.Subscriber, c workerConfig) (*messaging.Consumer, error) {
-	return messaging.NewConsumer(s, orderCreated.Name, orderCreated.Handle(a.see), messaging.ConsumerConfig{
-		Start:     messaging.Earliest(),
-		Retry:     c.retry,
-		OnAttempt: c.metrics.handled,
-		Log:       c.log,
-	})
+func newAnalytics(s messaging.Subscriber, l *ledger, c messaging.ConsumerConfig) (*messaging.Consumer, error) {
+	a := &analytics{ledger: l, seen: map[string]bool{}}
+	c.Start = messaging.Earliest()
+	return messaging.NewConsumer(s, orderCreated.Name, orderCreated.Handle(a.see), c)
 }
 
 func (a *analytics) see(_ context.Context, e OrderCreated, m *messaging.Message) error {
@@ -92,9 +81,4 @@ func (a *analytics) see(_ context.Context, e OrderCreated, m *messaging.Message)
 	}
 	a.seen[e.OrderID] = true
 	return nil
-}
-
-// once returns the middleware that keeps the workers of a group from handling an event twice.
-func once(s idempotency.Store, group string, m *metrics, log *slog.Logger) messaging.Middleware {
-	return idempotency.Consume(s, group, idempotency.ConsumeConfig{OnEvent: m.decided("consumers"), Log: log})
 }
