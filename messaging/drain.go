@@ -37,7 +37,7 @@ func (r *run) drain() error {
 	r.closed = true
 	r.verdicts.Broadcast()
 	r.mu.Unlock()
-	<-r.told // every verdict
+	<-r.allSaid
 	r.mu.Lock()
 	r.stopWatches()
 	for _, src := range slices.Clone(r.sources) {
@@ -45,6 +45,8 @@ func (r *run) drain() error {
 	}
 	r.keeper.end = true
 	r.keeper.wake()
+	r.silent = true
+	r.hooks.Signal()
 	r.mu.Unlock()
 	r.others.Wait()
 	r.endBase(ErrDraining)

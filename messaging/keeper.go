@@ -12,7 +12,6 @@ import (
 type keeper struct {
 	at   time.Time // what the timer is set to; zero: nothing
 	poke chan struct{}
-	told []func(context.Context) // hooks to be called
 	end  bool
 }
 
@@ -32,12 +31,6 @@ func (k *keeper) wake() {
 	}
 }
 
-// tell has the keeper call a hook, in order, without the lock that the caller holds.
-func (r *run) tell(f func(context.Context)) {
-	r.keeper.told = append(r.keeper.told, f)
-	r.keeper.wake()
-}
-
 // keep runs what is due until the run has ended.
 func (r *run) keep() {
 	timer := time.NewTimer(time.Hour)
@@ -47,13 +40,9 @@ func (r *run) keep() {
 		r.mu.Lock()
 		now := time.Now()
 		r.keeper.at = r.inspect(now, &batch)
-		next, told, end := r.keeper.at, r.keeper.told, r.keeper.end
-		r.keeper.told = nil
+		next, end := r.keeper.at, r.keeper.end
 		r.mu.Unlock()
 
-		for _, f := range told {
-			f(r.base)
-		}
 		if len(batch.refs) > 0 {
 			r.extend(&batch)
 			continue

@@ -37,3 +37,32 @@ func TestALostMessageIsNoDeadLetter(t *testing.T) {
 		require.Empty(t, readDead(t, b))
 	})
 }
+
+// Trap: a hook that takes its time costs the leases of everything in hand.
+func TestASlowHookCostsNoLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBus(t, busConfig)
+		var told []string
+		r := run(t, b, messaging.ConsumerConfig{
+			Group: "g",
+			OnSettle: func(_ context.Context, e messaging.SettleError) {
+				time.Sleep(10 * time.Minute)
+				told = append(told, string(e.Message.Body))
+			},
+		}, func(_ context.Context, m *messaging.Message) error {
+			if string(m.Body) == "long" {
+				time.Sleep(5 * time.Minute)
+			}
+			return nil
+		})
+		b.Inject(membus.Fault{DropAcks: 1})
+		publish(t, b, message("orders", "", "lost"))
+		pass(time.Second)
+		publish(t, b, message("orders", "", "long"))
+		pass(20 * time.Minute)
+		require.Equal(t, []string{"lost", "long", "lost"}, r.saw())
+		require.Zero(t, r.Stats().Late)
+		require.Equal(t, []string{"lost"}, told)
+		require.NoError(t, r.stop())
+	})
+}

@@ -25,9 +25,9 @@ const (
 	poisonSlack = 2
 )
 
-// A run is one Run of a Consumer. Four kinds of goroutines share it: the one that called Run fetches, the workers run
+// A run is one Run of a Consumer. Five kinds of goroutines share it: the one that called Run fetches, the workers run
 // the handler, the settler tells the transport the verdicts, the keeper looks after everything that has a time: leases,
-// handlers that take too long, sleeping messages.
+// handlers that take too long, sleeping messages; the teller calls those hooks that are not called where things happen.
 type run struct {
 	c     *Consumer
 	slots int
@@ -35,8 +35,8 @@ type run struct {
 	// enough.
 	base    context.Context
 	endBase context.CancelCauseFunc
-	others  sync.WaitGroup // settler, keeper, watchers, closings
-	told    chan struct{}  // closed when the settler has told every verdict and ended
+	others  sync.WaitGroup // settler, keeper, teller, watchers, closings
+	allSaid chan struct{}  // closed when the settler has told the transport every verdict and ended
 	opened  bool           // of the fetching goroutine: a subscription was opened before
 	resume  []Cursor       // of the fetching goroutine: where a reader has come to, in each log
 
@@ -45,12 +45,14 @@ type run struct {
 	room     *sync.Cond // a slot is free, or draining
 	verdicts *sync.Cond // something is to be settled, or closed
 	quiet    *sync.Cond // a handler or a worker has ended
+	hooks    *sync.Cond // there is something to tell, or silent
 
 	ready   []*flight // to be handled, oldest at readyAt
 	readyAt int
-	settle  []*flight // to be settled
-	flights []*flight // all of them
-	free    []*flight // to be used again
+	settle  []*flight               // to be settled
+	told    []func(context.Context) // hooks to be called, oldest first
+	flights []*flight               // all of them
+	free    []*flight               // to be used again
 	lanes   map[string]*lane
 	history map[string]history
 	sources []*source
@@ -63,6 +65,7 @@ type run struct {
 	draining            bool // start nothing new
 	stopped             bool // workers end
 	closed              bool // the settler ends
+	silent              bool // the teller ends
 	brake               brake
 	keeper              keeper
 	stats               Stats
@@ -90,6 +93,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	}
 	r.others.Go(r.settleLoop)
 	r.others.Go(r.keep)
+	r.others.Go(r.tellLoop)
 
 	err := r.fetchAll(ctx)
 	return errors.Join(err, r.drain())
@@ -101,10 +105,10 @@ func (c *Consumer) newRun(ctx context.Context) *run {
 	r := &run{
 		c: c, slots: c.config.Concurrency + c.config.Buffer, base: base, endBase: end,
 		lanes: make(map[string]*lane), history: make(map[string]history), watches: make(map[<-chan struct{}]*watch),
-		keeper: keeper{poke: make(chan struct{}, 1)}, told: make(chan struct{}),
+		keeper: keeper{poke: make(chan struct{}, 1)}, allSaid: make(chan struct{}),
 	}
 	r.work, r.room = sync.NewCond(&r.mu), sync.NewCond(&r.mu)
-	r.verdicts, r.quiet = sync.NewCond(&r.mu), sync.NewCond(&r.mu)
+	r.verdicts, r.quiet, r.hooks = sync.NewCond(&r.mu), sync.NewCond(&r.mu), sync.NewCond(&r.mu)
 	return r
 }
 

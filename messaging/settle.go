@@ -21,7 +21,7 @@ func (r *run) settleLoop() {
 	var batch []*flight
 	var verdicts []Settlement
 	var c sharedContext
-	defer close(r.told)
+	defer close(r.allSaid)
 	defer c.end()
 	r.mu.Lock()
 	defer r.mu.Unlock()
