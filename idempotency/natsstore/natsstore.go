@@ -94,8 +94,8 @@ func (s *Store) Begin(ctx context.Context, k idempotency.Key, o idempotency.Begi
 	if err := errors.Join(k.Validate(), o.Validate(s.Promises())); err != nil {
 		return idempotency.Claim{}, err
 	}
-	subject, fresh := s.subject(k), claim(k, o)
-	mine, expect, again := fresh, uint64(0), false
+	subject, first := s.subject(k), claim(k, o)
+	mine, expect, again := first, uint64(0), false
 	for try := range tries {
 		if try > 1 {
 			pause(ctx, time.Duration(try)*2*time.Millisecond) // a replica that lags behind catches up
@@ -111,24 +111,16 @@ func (s *Store) Begin(ctx context.Context, k idempotency.Key, o idempotency.Begi
 		default:
 			return idempotency.Claim{}, err
 		}
-		e, err := s.last(ctx, subject, try > 0)
-		if err != nil {
+		e, c, err := s.read(ctx, subject, o, try > 0)
+		switch {
+		case err != nil:
 			return idempotency.Claim{}, err
-		}
-		if e.present && e.record.Token == mine.Token {
+		case e.present && e.record.Token == mine.Token:
 			return owned(k, mine, e.revision) // the answer to an earlier publish was lost
+		case c.Status != idempotency.Owned:
+			return c, nil
 		}
-		c, err := s.judge(ctx, e, o)
-		if err == nil && (c.Status == idempotency.Mismatch || c.Status == idempotency.Unknown) && !e.fromLeader {
-			// A replica may be behind. These two verdicts are final for the caller: only the leader speaks them.
-			if e, err = s.last(ctx, subject, true); err == nil {
-				c, err = s.judge(ctx, e, o)
-			}
-		}
-		if err != nil || c.Status != idempotency.Owned {
-			return c, err
-		}
-		expect, mine = e.revision, fresh.after(e)
+		expect, mine = e.revision, first.after(e)
 	}
 	// Whoever changes the record all the time is at it.
 	return idempotency.Claim{Status: idempotency.InFlight, RetryAfter: minLease}, nil
@@ -138,6 +130,24 @@ func owned(k idempotency.Key, r record, revision uint64) (idempotency.Claim, err
 	r.Fence = revision // the stream's sequence: it grows for ever, whatever becomes of the record
 	t, err := token(revision, r)
 	return idempotency.Claim{Ticket: idempotency.Ticket{Key: k, Fence: revision, Attempt: r.Attempt, Token: t}}, err
+}
+
+// read returns what stands at a key and what that means for a Begin. Any replica may say that work is done: it stays
+// done. Everything else is for the leader to say: a replica that is behind sees claims that have been completed or
+// released.
+func (s *Store) read(ctx context.Context, subject string, o idempotency.BeginOptions, leader bool) (entry, idempotency.Claim, error) {
+	if !leader {
+		e, err := s.last(ctx, subject)
+		if err != nil || e.present && e.record.State == stateDone && !e.record.mismatch(o.Fingerprint) {
+			return e, idempotency.Claim{Status: idempotency.Replay, Result: e.record.result(e.at)}, err
+		}
+	}
+	e, err := s.lastOfLeader(ctx, subject)
+	if err != nil {
+		return entry{}, idempotency.Claim{}, err
+	}
+	c, err := s.judge(ctx, e, o)
+	return e, c, err
 }
 
 // judge says what e means for a Begin. Owned means that the key can be claimed at e's revision.
@@ -232,7 +242,7 @@ func (s *Store) step(ctx context.Context, k idempotency.Key, expect uint64, mine
 		if revision, err = change(expect); err == nil || !conflict(err) {
 			return revision, false, err
 		}
-		e, failed := s.last(ctx, s.subject(k), true)
+		e, failed := s.lastOfLeader(ctx, s.subject(k))
 		switch {
 		case failed != nil:
 			return 0, false, failed

@@ -104,18 +104,14 @@ func conflict(err error) bool {
 // An entry is what stands at a key. The zero entry is nothing; one that is not present but has a revision is a marker
 // of something that was deleted or has expired.
 type entry struct {
-	present    bool
-	fromLeader bool
-	revision   uint64
-	at         time.Time // the server's, when it was written
-	record     record
+	present  bool
+	revision uint64
+	at       time.Time // the server's, when it was written
+	record   record
 }
 
-// last reads what stands at a key: from any replica, or from the leader, which is never behind.
-func (s *Store) last(ctx context.Context, subject string, leader bool) (entry, error) {
-	if leader {
-		return s.lastOfLeader(ctx, subject)
-	}
+// last reads what stands at a key from any replica, which may be behind.
+func (s *Store) last(ctx context.Context, subject string) (entry, error) {
 	answer, err := s.request(ctx, "$JS.API.DIRECT.GET."+s.stream+"."+subject, nil)
 	if err != nil {
 		return entry{}, err
@@ -138,6 +134,7 @@ func (s *Store) last(ctx context.Context, subject string, leader bool) (entry, e
 	return newEntry(revision, at, answer.Header, answer.Data)
 }
 
+// lastOfLeader reads what stands at a key from the server that decides about publishes.
 func (s *Store) lastOfLeader(ctx context.Context, subject string) (entry, error) {
 	query, err := json.Marshal(map[string]string{"last_by_subj": subject})
 	if err != nil {
@@ -161,17 +158,17 @@ func (s *Store) lastOfLeader(ctx context.Context, subject string) (entry, error)
 	}
 	if got.Error != nil {
 		if got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
-			return entry{fromLeader: true}, nil
+			return entry{}, nil
 		}
 		return entry{}, translate(got.Error)
 	}
-	header, err := nats.DecodeHeadersMsg(got.Message.Header)
-	if err != nil {
-		return entry{}, fmt.Errorf("natsstore: get: %w", err)
+	var header nats.Header
+	if len(got.Message.Header) > 0 {
+		if header, err = nats.DecodeHeadersMsg(got.Message.Header); err != nil {
+			return entry{}, fmt.Errorf("natsstore: get: %w", err)
+		}
 	}
-	e, err := newEntry(got.Message.Sequence, got.Message.Time, header, got.Message.Data)
-	e.fromLeader = true
-	return e, err
+	return newEntry(got.Message.Sequence, got.Message.Time, header, got.Message.Data)
 }
 
 func newEntry(revision uint64, at time.Time, h nats.Header, data []byte) (entry, error) {

@@ -7,11 +7,16 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
@@ -113,6 +118,117 @@ func TestNATSStoreIsClosedWithoutItsServer(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, idempotency.Owned, again.Status, "nothing was sent later")
 	})
+}
+
+// natsCluster returns stores over one bucket of three replicas, each connected to a server of its own.
+func natsCluster(t *testing.T, c natsstore.Config) []*natsstore.Store {
+	t.Helper()
+	routes := make([]*url.URL, 3)
+	for i := range routes {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		routes[i] = &url.URL{Scheme: "nats-route", Host: l.Addr().String()}
+		require.NoError(t, l.Close())
+	}
+	c.Replicas = len(routes)
+	nodes, stores := make([]*natsServer, len(routes)), make([]*natsstore.Store, len(routes))
+	for i, route := range routes {
+		port, err := strconv.Atoi(route.Port())
+		require.NoError(t, err)
+		nodes[i] = &natsServer{t: t, opts: server.Options{
+			ServerName: fmt.Sprint("node-", i), Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(),
+			NoLog: true, NoSigs: true, Cluster: server.ClusterOpts{Name: "idempotency", Host: "127.0.0.1", Port: port}, Routes: routes,
+		}}
+		nodes[i].start()
+		t.Cleanup(nodes[i].stop)
+		stores[i], err = natsstore.New(nodes[i].conn(), "idempotency", c)
+		require.NoError(t, err)
+	}
+	require.Eventually(t, func() bool {
+		return slices.ContainsFunc(nodes, func(n *natsServer) bool {
+			return n.JetStreamIsLeader() && len(n.JetStreamClusterPeers()) == len(nodes)
+		})
+	}, 20*time.Second, 10*time.Millisecond, "no leader")
+	require.NoError(t, stores[0].Provision(t.Context()))
+	return stores
+}
+
+// A replica is behind the leader, for a moment. Nobody may be told of a state that has passed. In this test it is behind
+// for ever, and is us: the server itself does not answer direct gets.
+func TestNATSStoreWithAReplicaThatIsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc := startNATS(t, true).conn()
+		s := natsStore(t, nc, natsstore.Config{})
+		js := newJetStream(t, nc)
+		stream, err := js.Stream(t.Context(), "KV_idempotency")
+		require.NoError(t, err)
+		c := stream.CachedInfo().Config
+		c.AllowDirect = false
+		stream, err = js.UpdateStream(t.Context(), c)
+		require.NoError(t, err)
+		var first atomic.Pointer[jetstream.RawStreamMsg]
+		_, err = nc.Subscribe("$JS.API.DIRECT.GET.KV_idempotency.>", func(m *nats.Msg) {
+			old := first.Load()
+			_ = m.RespondMsg(&nats.Msg{Data: old.Data, Header: nats.Header{
+				"Nats-Sequence": {fmt.Sprint(old.Sequence)}, "Nats-Time-Stamp": {old.Time.Format(time.RFC3339Nano)},
+			}})
+		})
+		require.NoError(t, err)
+		for name, test := range map[string]struct {
+			change func(idempotency.Ticket) error
+			want   idempotency.Status
+		}{
+			"released": {func(ticket idempotency.Ticket) error { return s.Release(t.Context(), ticket) }, idempotency.Owned},
+			"completed": {func(ticket idempotency.Ticket) error {
+				return s.Complete(t.Context(), ticket, idempotency.Result{}, time.Hour)
+			}, idempotency.Replay},
+		} {
+			claim, err := claimNATS(t, s, name)
+			require.NoError(t, err)
+			old, err := stream.GetMsg(t.Context(), claim.Ticket.Fence)
+			require.NoError(t, err)
+			first.Store(old)
+			require.NoError(t, test.change(claim.Ticket))
+			claim, err = claimNATS(t, s, name)
+			require.NoError(t, err)
+			require.Equal(t, test.want, claim.Status, "it was %s", name)
+		}
+	})
+}
+
+func TestNATSStoreOfThreeReplicas(t *testing.T) {
+	stores := natsCluster(t, natsstore.Config{})
+	for i := range 10 {
+		a, b, id := stores[i%3], stores[(i+1)%3], fmt.Sprint(i)
+		c, err := claimNATS(t, a, id)
+		require.NoError(t, err)
+		require.NoError(t, a.Release(t.Context(), c.Ticket))
+		c, err = claimNATS(t, b, id)
+		require.NoError(t, err)
+		require.Equal(t, idempotency.Owned, c.Status)
+		ticket, err := a.Extend(t.Context(), c.Ticket, 10*time.Second)
+		require.NoError(t, err, "a ticket is no matter of a connection")
+		require.NoError(t, b.Complete(t.Context(), ticket, idempotency.Result{Body: []byte(id)}, time.Hour))
+		for _, s := range stores {
+			c, err = claimNATS(t, s, id)
+			require.NoError(t, err)
+			require.Equal(t, id, string(c.Result.Body))
+		}
+	}
+
+	owners := make(chan idempotency.Ticket, 60)
+	var wg sync.WaitGroup
+	for i := range 60 {
+		wg.Go(func() {
+			if c, err := claimNATS(t, stores[i%3], "race"); err != nil {
+				t.Error(err)
+			} else if c.Status == idempotency.Owned {
+				owners <- c.Ticket
+			}
+		})
+	}
+	wg.Wait()
+	require.Len(t, owners, 1)
 }
 
 // A line is a connection to a server whose next answer about a publish can be lost, and the connection with it.
