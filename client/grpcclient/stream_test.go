@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -511,4 +514,92 @@ func TestContextOfAnAttemptEndsWithItsStream(t *testing.T) {
 		require.ErrorIs(t, s.RecvMsg(nil), io.EOF)
 		assert.ErrorIs(t, ctx.Err(), context.Canceled)
 	})
+}
+
+// Whatever servers and callers do at once, no attempt touches another, nothing is left running and no permit is lost.
+func TestStreamsInDisorder(t *testing.T) {
+	for seed := range uint64(10) {
+		group, err := breaker.NewGroup(breaker.GroupConfig{Config: breaker.Config{
+			Consecutive: 3, OpenFor: 10 * time.Millisecond, ProbeLease: time.Hour,
+		}})
+		require.NoError(t, err)
+		c := grpcclient.Config{Idempotent: always, AttemptTimeout: 20 * time.Millisecond, Breakers: group}
+		inWorld(t, c, setup{}, func(t *testing.T, w *world) {
+			d := &dice{rng: rand.New(rand.NewPCG(seed, 0))} //nolint:gosec // a test
+			w.output = d.output
+			var calls sync.WaitGroup
+			for range 40 {
+				calls.Go(func() { d.play(t.Context(), w) })
+			}
+			calls.Wait()
+			time.Sleep(time.Minute)
+			d.calm.Store(true)
+			for range 3 {
+				s, err := w.open(t.Context())
+				require.NoError(t, err)
+				_, err = drain(s)
+				require.NoError(t, err)
+			}
+			require.Equal(t, breaker.Closed, group.Get(outputMethod).State(), "seed %d", seed)
+		})
+	}
+}
+
+// dice decide what servers and callers do.
+type dice struct {
+	calm atomic.Bool // servers do well from now on
+	mu   sync.Mutex
+	rng  *rand.Rand
+}
+
+func (d *dice) roll(sides int) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rng.IntN(sides)
+}
+
+// soon is around the attempt timeout.
+func (d *dice) soon() time.Duration { return time.Duration(d.roll(25)) * time.Millisecond }
+
+func (d *dice) output(_ int, ss outputStream) error {
+	if d.calm.Load() {
+		return ss.Send(message("m"))
+	}
+	switch d.roll(4) {
+	case 0:
+		return status.Error(codes.Unavailable, "scripted")
+	case 1:
+		ss.SetTrailer(metadata.Pairs("grpc-retry-pushback-ms", "1"))
+		return status.Error(codes.ResourceExhausted, "scripted")
+	case 2:
+		time.Sleep(d.soon())
+	}
+	for range d.roll(5) {
+		if err := ss.Send(message("m")); err != nil {
+			return err
+		}
+		time.Sleep(d.soon())
+	}
+	return nil
+}
+
+// play makes one call, which its caller may leave at any moment.
+func (d *dice) play(ctx context.Context, w *world) {
+	ctx, cancel := context.WithTimeout(ctx, 2*d.soon()+time.Millisecond)
+	defer cancel()
+	var header, trailer metadata.MD
+	s, err := w.client.StreamingOutputCall(ctx, &testpb.StreamingOutputCallRequest{Payload: payload("request")},
+		grpc.Header(&header), grpc.Trailer(&trailer))
+	if err != nil {
+		return
+	}
+	if d.roll(3) == 0 {
+		go func() { _, _ = s.Header() }()
+	}
+	if d.roll(3) == 0 {
+		time.AfterFunc(d.soon(), cancel)
+	}
+	_, _ = drain(s)
+	_ = s.Trailer()
+	_ = len(header) + len(trailer) // for the race detector
 }
