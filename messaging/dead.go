@@ -46,7 +46,7 @@ type burial struct {
 	err      error
 	attempts int
 	last     time.Time
-	tries    int // failed publishes of it
+	tries    int // publishes of it
 }
 
 // DeadLetter tells of one message given up.
@@ -59,7 +59,7 @@ type DeadLetter struct {
 }
 
 func (r *run) newBurial(f *flight, reason string, err error, now time.Time) *burial {
-	return &burial{reason: reason, err: err, attempts: max(f.message.Attempt-f.waits, 1), last: now}
+	return &burial{reason: reason, err: err, attempts: f.counted(), last: now}
 }
 
 var errCrashed = errors.New("messaging: delivered again and again without a verdict: it may end the process that handles it")
@@ -79,30 +79,34 @@ func (r *run) deadOnArrival(f *flight, malformed error) *burial {
 	return nil
 }
 
-// bury publishes the dead letter of f. Only then is the original settled; until then it sleeps and is tried again.
-// A consumer without dead letters refuses the message instead.
-func (r *run) bury(f *flight) decision {
-	if r.isLost(f) {
-		return decision{action: Release} // its next owner decides
-	}
+// bury publishes the dead letter of f and writes what is to be done then. Only after it is stored the original is settled;
+// until then it sleeps and is tried again. A consumer without dead letters refuses the message instead.
+func (r *run) bury(f *flight, d *decision) {
 	c, b := &r.c.config, f.dead
-	e := DeadLetter{Message: f.message, Topic: c.DeadLetter, Reason: b.reason, Attempts: b.attempts, Err: b.err}
+	if r.isLost(f) {
+		*d = decision{action: Release} // its next owner decides
+		return
+	}
 	if c.Dead == nil {
 		if c.Log != nil {
 			c.Log.LogAttrs(r.base, slog.LevelError, "messaging: given up, without a dead letter",
 				slog.String("topic", r.c.topic), slog.String("group", c.Group), slog.String("id", f.message.ID),
 				slog.String("reason", b.reason), slog.Any("error", b.err))
 		}
-		return decision{action: Refuse, cause: b.err}
+		*d = decision{action: Refuse, cause: b.err}
+		return
 	}
+	b.tries++
+	*d = decision{action: Retry, delay: r.delay(b.tries), cause: b.err}
 	if err := c.Dead.Publish(r.base, r.deadLetter(f)); err != nil {
 		r.logError(r.base, "messaging: a dead letter is not stored", err)
 		if isPermanentPublish(err) {
 			b.tries = max(b.tries, 8) // wait long: somebody has to make the topic
+			d.delay = r.delay(b.tries)
 		}
-		b.tries++
-		return decision{action: Retry, delay: r.delay(b.tries), cause: b.err}
+		return
 	}
+	*d = decision{action: Done}
 	r.mu.Lock()
 	r.stats.Dead++
 	r.mu.Unlock()
@@ -112,9 +116,9 @@ func (r *run) bury(f *flight) decision {
 			slog.String("reason", b.reason), slog.Int("attempts", b.attempts), slog.Any("error", b.err))
 	}
 	if c.OnDead != nil {
+		e := DeadLetter{Message: f.message, Topic: c.DeadLetter, Reason: b.reason, Attempts: b.attempts, Err: b.err}
 		contain(c.Log, func() { c.OnDead(r.base, e) })
 	}
-	return decision{action: Done}
 }
 
 func isPermanentPublish(err error) bool {

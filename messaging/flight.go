@@ -63,6 +63,7 @@ type worker struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	uses   int
+	task   task // its own; kept here because it would be allocated
 }
 
 // contextUses bounds how long what a handler forgot to release stays attached to the worker's context.

@@ -27,15 +27,15 @@ func (r *run) workLoop() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		w.end()
-		if !ended { // the handler called runtime.Goexit, which takes its goroutine with it
+		if !ended { // the handler, or a hook, called runtime.Goexit, which takes its goroutine with it
 			go r.workLoop()
 			return
 		}
 		r.workers--
 		r.quiet.Broadcast()
 	}()
-	r.mu.Lock()
 	for {
+		r.mu.Lock()
 		f := r.next()
 		if f == nil {
 			r.mu.Unlock()
@@ -44,8 +44,12 @@ func (r *run) workLoop() {
 		}
 		ctx := r.begin(w, f)
 		r.mu.Unlock()
-		r.handle(ctx, f)
-		r.mu.Lock()
+		w.task = task{flight: f, ctx: ctx}
+		if f.dead != nil {
+			w.task.step = told // what is left is to bury it
+		}
+		r.process(&w.task)
+		w.task = task{}
 	}
 }
 
@@ -131,26 +135,52 @@ type decision struct {
 	burial  *burial       // a dead letter instead
 }
 
-// handle runs one attempt, decides, and sends the verdict on its way.
+// A task is one message in the hands of a worker.
+type task struct {
+	flight   *flight
+	ctx      context.Context
+	step     step // the last one that has begun
+	started  time.Time
+	err      error
+	decision decision
+}
+
+type step int
+
+const (
+	fresh step = iota
+	handled
+	decided
+	told
+	carriedOut
+	finished
+)
+
+// process brings a message from one attempt to its verdict. Handler and hooks are the user's code, which may call
+// runtime.Goexit: then only deferred calls run in this goroutine, and the steps that are left are taken in one.
 //
 //nolint:contextcheck // what finish may close lives longer than the attempt
-func (r *run) handle(ctx context.Context, f *flight) {
-	if f.dead != nil {
-		r.finish(f, r.bury(f))
-		return
+func (r *run) process(t *task) {
+	defer func() {
+		if t.step < finished {
+			r.process(t)
+		}
+	}()
+	for t.step < finished {
+		t.step++
+		switch t.step {
+		case handled:
+			r.attempt(t)
+		case decided:
+			r.decide(t)
+		case told:
+			r.tellAttempt(t)
+		case carriedOut:
+			r.carryOut(t)
+		case finished:
+			r.finish(t.flight, t.decision)
+		}
 	}
-	started := time.Time{}
-	if r.c.config.OnAttempt != nil {
-		started = time.Now()
-	}
-	err, exited := r.attempt(ctx, f.message, func(err error) {
-		// Goexit: no code of this goroutine runs but deferred calls, so the decision is made in one.
-		r.finish(f, r.decide(ctx, f, err, started))
-	})
-	if exited {
-		return
-	}
-	r.finish(f, r.decide(ctx, f, err, started))
 }
 
 // holdFor is longer than any Run.
@@ -173,66 +203,84 @@ func (e *panicError) Unwrap() error {
 
 var errGoexit = errors.New("messaging: the handler called runtime.Goexit")
 
-// attempt calls the handler. A panic becomes its error; after Goexit, exit is called while the goroutine unwinds.
-func (r *run) attempt(ctx context.Context, m *Message, exit func(error)) (err error, exited bool) {
+// attempt calls the handler. A panic becomes its error.
+func (r *run) attempt(t *task) {
+	if r.c.config.OnAttempt != nil {
+		t.started = time.Now()
+	}
 	returned := false
 	defer func() {
 		if returned {
 			return
 		}
-		if v := recover(); v != nil {
-			err = &panicError{value: v, stack: debug.Stack()}
-			return
+		v := recover()
+		if v == nil {
+			v = errGoexit
 		}
-		exited = true
-		exit(&panicError{value: errGoexit, stack: debug.Stack()})
+		t.err = &panicError{value: v, stack: debug.Stack()}
 	}()
-	err = r.c.handler(ctx, m)
+	t.err = r.c.handler(t.ctx, t.flight.message)
 	returned = true
-	return err, false
 }
 
 var errHandleTimeout = fmt.Errorf("messaging: HandleTimeout is over: %w", context.DeadlineExceeded)
 
 // decide judges the outcome of an attempt. It calls the user's code, so it holds no lock.
-func (r *run) decide(ctx context.Context, f *flight, err error, started time.Time) decision {
-	d := decision{action: Done}
-	attempt := f.message.Attempt - f.waits
-	if err != nil {
-		cause := context.Cause(ctx)
-		if errors.Is(cause, errHandleTimeout) && !errors.Is(err, errHandleTimeout) {
-			err = fmt.Errorf("%w: %w", errHandleTimeout, err)
-		}
-		switch {
-		case errors.Is(cause, ErrDraining):
-			d = decision{action: Release} // our end, not the message's fault
-		case r.isLost(f):
-			d = decision{action: Release} // its next owner decides; finish says nothing to the transport
-		default:
-			d = r.decideFailure(ctx, f, err, max(attempt, 1))
-		}
+func (r *run) decide(t *task) {
+	if t.err == nil {
+		t.decision = decision{action: Done}
+		return
 	}
-	c := &r.c.config
-	if c.OnAttempt != nil {
-		e := HandleAttempt{
-			Message: f.message, Attempt: max(attempt, 1), Err: err, Duration: time.Since(started),
-			Retry: d.delay, Again: d.action == Retry,
-		}
-		_, e.Panic = errors.AsType[*panicError](err)
-		contain(c.Log, func() { c.OnAttempt(ctx, e) })
+	cause := context.Cause(t.ctx)
+	if errors.Is(cause, errHandleTimeout) && !errors.Is(t.err, errHandleTimeout) {
+		t.err = fmt.Errorf("%w: %w", errHandleTimeout, t.err)
 	}
-	if err != nil && c.Log != nil {
-		r.logAttempt(ctx, f, err, d)
+	switch {
+	case errors.Is(cause, ErrDraining):
+		t.decision = decision{action: Release} // our end, not the message's fault
+	case r.isLost(t.flight):
+		t.decision = decision{action: Release} // its next owner decides; finish says nothing to the transport
+	default:
+		// What holds if the policy's own code does not return.
+		t.decision = decision{action: Retry, delay: r.c.config.Retry.MaxDelay, counted: true, cause: t.err}
+		t.decision = r.decideFailure(t.ctx, t.flight, t.err)
 	}
-	if d.burial != nil {
+}
+
+// counted is the number of the current attempt, those that were no failures not counted.
+func (f *flight) counted() int { return max(f.message.Attempt-f.waits, 1) }
+
+// tellAttempt tells the user what an attempt came to.
+func (r *run) tellAttempt(t *task) {
+	c, d := &r.c.config, &t.decision
+	if t.err != nil && c.Log != nil {
+		r.logAttempt(t.ctx, t.flight, t.err, *d)
+	}
+	if c.OnAttempt == nil {
+		return
+	}
+	e := HandleAttempt{
+		Message: t.flight.message, Attempt: t.flight.counted(), Err: t.err, Duration: time.Since(t.started),
+		Retry: d.delay, Again: d.action == Retry,
+	}
+	_, e.Panic = errors.AsType[*panicError](t.err)
+	contain(c.Log, func() { c.OnAttempt(t.ctx, e) })
+}
+
+// carryOut publishes the dead letter, if that is what was decided.
+func (r *run) carryOut(t *task) {
+	f, counted := t.flight, t.decision.counted
+	if b := t.decision.burial; b != nil {
 		r.mu.Lock()
-		f.dead, f.timeOut, f.timedOut = d.burial, time.Time{}, false
+		f.dead, f.timeOut, f.timedOut = b, time.Time{}, false
+		r.keeper.due(f.extendAt)
 		r.mu.Unlock()
-		buried := r.bury(f)
-		buried.counted = d.counted
-		return buried
 	}
-	return d
+	if f.dead == nil {
+		return
+	}
+	r.bury(f, &t.decision)
+	t.decision.counted = counted
 }
 
 func (r *run) isLost(f *flight) bool {
@@ -256,8 +304,8 @@ func (r *run) logAttempt(ctx context.Context, f *flight, err error, d decision) 
 }
 
 // decideFailure says whether, and when, a failed message is tried again.
-func (r *run) decideFailure(ctx context.Context, f *flight, err error, attempt int) decision {
-	p := &r.c.config.Retry
+func (r *run) decideFailure(ctx context.Context, f *flight, err error) decision {
+	p, attempt := &r.c.config.Retry, f.counted()
 	now := time.Now()
 	if _, held := errors.AsType[*holdError](err); held {
 		return decision{action: Retry, delay: holdFor, waited: true, held: true}
@@ -363,7 +411,7 @@ func (r *run) count(f *flight, d decision) {
 	case d.counted:
 		r.stats.Failed++
 		rejected := f.dead != nil && f.dead.reason == deadRejected // about this message, and no other
-		if !rejected && r.brake.failed(f.message.Attempt-f.waits, time.Now()) {
+		if !rejected && r.brake.failed(f.counted(), time.Now()) {
 			r.tell(func(ctx context.Context) { r.report(ctx, Event{Kind: Slowed, Err: d.cause}) })
 		}
 		r.keeper.due(r.brake.next)

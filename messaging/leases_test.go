@@ -66,3 +66,28 @@ func TestASlowHookCostsNoLease(t *testing.T) {
 		require.NoError(t, r.stop())
 	})
 }
+
+// Hooks are the user's code, and users' tests end goroutines.
+func TestAHookThatEndsItsGoroutine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBus(t, busConfig)
+		r := run(t, b, messaging.ConsumerConfig{
+			Group: "g", Concurrency: 1, Retry: every(time.Second, 2),
+			OnSettle:  func(context.Context, messaging.SettleError) { goexit() },
+			OnAttempt: func(context.Context, messaging.HandleAttempt) { goexit() },
+			OnDead:    func(context.Context, messaging.DeadLetter) { goexit() },
+		}, func(_ context.Context, m *messaging.Message) error {
+			if string(m.Body) == "bad" {
+				return errNo
+			}
+			return nil
+		})
+		b.Inject(membus.Fault{DropAcks: 2})
+		publish(t, b, bodies("orders", "a", "bad", "b")...)
+		pass(time.Hour)
+		require.NoError(t, r.stop())
+		require.Equal(t, int64(1), r.Stats().Dead)
+		require.GreaterOrEqual(t, r.Stats().Handled, int64(2))
+		require.Zero(t, r.Stats().InFlight)
+	})
+}
