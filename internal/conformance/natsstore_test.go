@@ -348,6 +348,19 @@ func TestNATSStoreProvision(t *testing.T) {
 		_, err = claimNATS(t, s, "1")
 		require.Error(t, err, "a bucket without per-message TTL takes no record")
 
+		odd := jetstream.StreamConfig{
+			Name: "KV_odd", Subjects: []string{"$KV.odd.>"}, MaxMsgsPerSubject: 1, AllowMsgTTL: true, AllowDirect: true,
+			Discard: jetstream.DiscardNew, DiscardNewPerSubject: true, NoAck: true, MaxMsgSize: 1000,
+		}
+		_, err = newJetStream(t, nc).CreateStream(t.Context(), odd)
+		require.NoError(t, err)
+		s, err = natsstore.New(nc, "odd", natsstore.Config{})
+		require.NoError(t, err)
+		err = s.Provision(t.Context())
+		for _, difference := range []string{"a second one", "acknowledges nothing", "of 1000 bytes"} {
+			require.ErrorContains(t, err, difference)
+		}
+
 		s = natsStore(t, nc, natsstore.Config{})
 		require.NoError(t, s.Provision(t.Context()), "again")
 		missing, err := natsstore.New(nc, "missing", natsstore.Config{})
