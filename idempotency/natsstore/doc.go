@@ -12,6 +12,16 @@
 // A new key costs one round trip, its completion another; a duplicate two; a duplicate of work under way three. While
 // the server cannot be reached every step is an error, and the work does not start.
 //
+// A service needs permission to publish to
+//
+//	$KV.BUCKET.>
+//	$JS.API.DIRECT.GET.KV_BUCKET.>
+//	$JS.API.STREAM.MSG.GET.KV_BUCKET
+//	$JS.API.STREAM.INFO.KV_BUCKET
+//
+// and to subscribe to its inbox; Provision, to publish to the last of them, $JS.API.INFO and
+// $JS.API.STREAM.CREATE.KV_BUCKET. Whoever may read the bucket reads keys and results.
+//
 // What must not be concluded: that a record survives a power failure on one replica. A file-backed stream syncs to disk
 // at intervals; use three replicas where a forgotten claim costs money. A stream that is purged, or whose messages are
 // removed by limits, forgets its claims.

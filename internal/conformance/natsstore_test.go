@@ -332,6 +332,46 @@ func TestNATSStoreOverAServerOfSmallMessages(t *testing.T) {
 	}
 }
 
+// What the package comment says is enough is enough, and nothing more is allowed here.
+func TestNATSStorePermissions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := startNATS(t, true)
+		srv.stop()
+		api := []string{
+			"$KV.idempotency.>", "$JS.API.DIRECT.GET.KV_idempotency.>", "$JS.API.STREAM.MSG.GET.KV_idempotency",
+			"$JS.API.STREAM.INFO.KV_idempotency",
+		}
+		may := func(subjects ...string) *server.Permissions {
+			return &server.Permissions{
+				Publish: &server.SubjectPermission{Allow: subjects}, Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
+			}
+		}
+		srv.opts.Users = []*server.User{
+			{Username: "deploy", Password: "deploy", Permissions: may("$JS.API.INFO", "$JS.API.STREAM.CREATE.KV_idempotency", api[3])},
+			{Username: "service", Password: "service", Permissions: may(api...)},
+		}
+		srv.start()
+		natsStore(t, srv.conn(nats.UserInfo("deploy", "deploy")), natsstore.Config{})
+		s, err := natsstore.New(srv.conn(nats.UserInfo("service", "service")), "idempotency", natsstore.Config{})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		key, o := idempotency.Key{Scope: "orders", ID: "1"}, idempotency.BeginOptions{Lease: 10 * time.Second, Retain: time.Hour}
+		c, err := s.Begin(ctx, key, o)
+		require.NoError(t, err)
+		duplicate, err := s.Begin(ctx, key, o)
+		require.NoError(t, err)
+		require.Equal(t, idempotency.InFlight, duplicate.Status)
+		_, err = s.Extend(ctx, c.Ticket, 10*time.Second)
+		require.NoError(t, err)
+		require.NoError(t, s.Complete(ctx, c.Ticket, idempotency.Result{}, time.Hour))
+		require.ErrorIs(t, s.Release(ctx, c.Ticket), idempotency.ErrLost)
+		duplicate, err = s.Begin(ctx, key, o)
+		require.NoError(t, err)
+		require.Equal(t, idempotency.Replay, duplicate.Status)
+	})
+}
+
 func TestNATSStoreProvision(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc := startNATS(t, true).conn()
