@@ -5,12 +5,16 @@
 // per-message TTL; Provision declares it.
 //
 // A record outlives its lease, so late completions, takeovers and Park work. Whether a lease has passed is decided by
-// the server's clock alone: the time it stamped on the record against the time it stamps on its answer to a stream
-// info request. Clients' clocks do not matter. Who takes over does so by compare-and-set, so that even a server whose
+// the server's clock: the time it stamped on the record against the time it tells with the stream's information. A
+// client's clock measures for a second at most. Who takes over does so by compare-and-set, so that even a server whose
 // clock is wrong never lets two owners complete.
 //
-// A new key costs one round trip, its completion another; a duplicate two; a duplicate of work under way three. While
-// the server cannot be reached every step is an error, and the work does not start.
+// A new key costs one round trip, its completion another; a duplicate two, of work under way three, and once a second a
+// fourth. While the server cannot be reached every step is an error, and the work does not start.
+//
+// A bucket with a limit must not be full: at the limit a replicated stream refuses every step, so work that is done
+// could not be recorded, and would run again. Config.MaxBytes keeps an eighth free. An account's limit has no such
+// reserve.
 //
 // A service needs permission to publish to
 //

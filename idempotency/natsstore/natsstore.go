@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -22,8 +23,11 @@ const (
 
 // Config configures a Store. The zero Config is right in production.
 type Config struct {
-	MaxBytes int64 // of the bucket, given to Provision. Zero: no limit
-	Replicas int   // of the bucket, given to Provision. Zero: 1
+	// MaxBytes of the bucket, given to Provision. Begin refuses new keys when seven eighths of it are taken, and Complete
+	// results at fifteen sixteenths: the rest is for recording what is under way, so each Store over a bucket with a
+	// limit should have it. Zero: no limit, or none that is looked after.
+	MaxBytes int64
+	Replicas int // of the bucket, given to Provision. Zero: 1
 }
 
 // A Store is an idempotency.Store over one bucket. Any number of goroutines may use it at once, and any number of
@@ -34,6 +38,8 @@ type Store struct {
 	bucket string
 	stream string
 	config Config
+	seen   atomic.Pointer[glance] // the last one
+	wrote  atomic.Int64           // bytes, since New
 }
 
 var _ idempotency.Store = (*Store)(nil)
@@ -94,22 +100,28 @@ func (s *Store) Begin(ctx context.Context, k idempotency.Key, o idempotency.Begi
 	if err := errors.Join(k.Validate(), o.Validate(s.Promises())); err != nil {
 		return idempotency.Claim{}, err
 	}
+	full, err := s.reserved(ctx, 8)
+	if err != nil {
+		return idempotency.Claim{}, err
+	}
 	subject, first := s.subject(k), claim(k, o)
 	mine, expect, again := first, uint64(0), false
 	for try := range tries {
 		if try > 1 {
 			pause(ctx, time.Duration(try)*2*time.Millisecond) // a replica that lags behind catches up
 		}
-		revision, err := s.put(ctx, subject, mine, expect)
-		switch {
-		case err == nil:
-			return owned(k, mine, revision)
-		case conflict(err):
-		case unanswered(ctx, err) && !again:
-			again = true // if it was stored, the next one is a conflict with ourselves
-			continue
-		default:
-			return idempotency.Claim{}, err
+		if !full || expect > 0 {
+			revision, err := s.put(ctx, subject, mine, expect)
+			switch {
+			case err == nil:
+				return owned(k, mine, revision)
+			case conflict(err):
+			case unanswered(ctx, err) && !again:
+				again = true // if it was stored, the next one is a conflict with ourselves
+				continue
+			default:
+				return idempotency.Claim{}, err
+			}
 		}
 		e, c, err := s.read(ctx, subject, o, try > 0)
 		switch {
@@ -119,6 +131,8 @@ func (s *Store) Begin(ctx context.Context, k idempotency.Key, o idempotency.Begi
 			return owned(k, mine, e.revision) // the answer to an earlier publish was lost
 		case c.Status != idempotency.Owned:
 			return c, nil
+		case full && !e.present:
+			return idempotency.Claim{}, fmt.Errorf("natsstore: %w: seven eighths of %d bytes", idempotency.ErrFull, s.config.MaxBytes)
 		}
 		expect, mine = e.revision, first.after(e)
 	}
@@ -204,6 +218,9 @@ func (s *Store) Complete(ctx context.Context, t idempotency.Ticket, r idempotenc
 	}
 	if n, most := r.Size(), s.Promises().MaxBytes; n > most {
 		return fmt.Errorf("natsstore: %w: result of %d bytes, at most %d", idempotency.ErrFull, n, most)
+	}
+	if full, err := s.reserved(ctx, 16); err == nil && full && r.Size() > 0 {
+		return fmt.Errorf("natsstore: %w: fifteen sixteenths of %d bytes", idempotency.ErrFull, s.config.MaxBytes)
 	}
 	revision, mine, err := parseToken(t.Token)
 	if err != nil {

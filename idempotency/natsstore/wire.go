@@ -59,6 +59,7 @@ func (s *Store) publish(ctx context.Context, m *nats.Msg, expect uint64, ttl tim
 		return 0, err
 	}
 	defer cancel()
+	s.wrote.Add(int64(len(m.Data)) + 256) // with subject and headers
 	ack, err := s.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(expect), jetstream.WithMsgTTL(ttl))
 	if err != nil {
 		return 0, translate(err)
@@ -180,28 +181,6 @@ func newEntry(revision uint64, at time.Time, h nats.Header, data []byte) (entry,
 	e.record, err = decode(data)
 	e.present = true
 	return e, err
-}
-
-// now is the time of the server that leads the stream, which is the one that stamps records.
-func (s *Store) now(ctx context.Context) (time.Time, error) {
-	answer, err := s.request(ctx, "$JS.API.STREAM.INFO."+s.stream, nil)
-	if err != nil {
-		return time.Time{}, err
-	}
-	var got struct {
-		Error *jetstream.APIError `json:"error"`
-		Time  time.Time           `json:"ts"`
-	}
-	if err := json.Unmarshal(answer.Data, &got); err != nil {
-		return time.Time{}, fmt.Errorf("natsstore: info: %w", err)
-	}
-	if got.Error != nil {
-		return time.Time{}, translate(got.Error)
-	}
-	if got.Time.IsZero() {
-		return time.Time{}, errors.New("natsstore: the server does not tell its time; it is too old")
-	}
-	return got.Time, nil
 }
 
 func (s *Store) request(ctx context.Context, subject string, data []byte) (*nats.Msg, error) {

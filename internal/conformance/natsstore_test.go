@@ -332,6 +332,31 @@ func TestNATSStoreOverAServerOfSmallMessages(t *testing.T) {
 	}
 }
 
+// However many duplicates of work under way there are, the server is asked for its time once a second.
+func TestNATSStoreAsksForTheTimeOnceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc := startNATS(t, true).conn()
+		s := natsStore(t, nc, natsstore.Config{})
+		_, err := claimNATS(t, s, "1") // for 10 s
+		require.NoError(t, err)
+		var asked atomic.Int32
+		_, err = nc.Subscribe("$JS.API.STREAM.INFO.KV_idempotency", func(*nats.Msg) { asked.Add(1) })
+		require.NoError(t, err)
+		for i := range 100 {
+			c, err := claimNATS(t, s, "1")
+			require.NoError(t, err)
+			require.Equal(t, idempotency.InFlight, c.Status)
+			require.Equal(t, 10*time.Second-time.Duration(i)*99*time.Millisecond, c.RetryAfter)
+			time.Sleep(99 * time.Millisecond)
+		}
+		require.EqualValues(t, 10, asked.Load())
+		time.Sleep(100 * time.Millisecond)
+		c, err := claimNATS(t, s, "1")
+		require.NoError(t, err)
+		require.Equal(t, idempotency.Owned, c.Status)
+	})
+}
+
 // What the package comment says is enough is enough, and nothing more is allowed here.
 func TestNATSStorePermissions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -410,24 +435,55 @@ func TestNATSStoreProvision(t *testing.T) {
 	})
 }
 
-func TestNATSStoreThatIsFullRefuses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		nc := startNATS(t, true).conn()
-		s := natsStore(t, nc, natsstore.Config{MaxBytes: 20_000})
+// A bucket that takes no new key still records what is under way: what is done must not run again for want of room. A
+// replicated stream at its limit would take nothing at all.
+func TestNATSStoreThatIsFullRefusesNewKeysAlone(t *testing.T) {
+	rule := func(t *testing.T, s *natsstore.Store) {
+		var tickets []idempotency.Ticket
 		var err error
-		n := 0
-		for ; err == nil && n < 1000; n++ {
-			_, err = claimNATS(t, s, fmt.Sprint(n))
+		for err == nil && len(tickets) < 1000 {
+			var c idempotency.Claim
+			if c, err = claimNATS(t, s, fmt.Sprint(len(tickets))); err == nil {
+				tickets = append(tickets, c.Ticket)
+			}
 		}
 		require.ErrorIs(t, err, idempotency.ErrFull)
-		for i := range n - 1 {
+		for i := range tickets {
 			c, err := claimNATS(t, s, fmt.Sprint(i))
-			if err != nil {
-				require.ErrorIs(t, err, idempotency.ErrFull)
-				continue
-			}
+			require.NoError(t, err)
 			require.Equal(t, idempotency.InFlight, c.Status, "no claim was forgotten")
 		}
+
+		for _, ticket := range tickets {
+			_, err = s.Extend(t.Context(), ticket, 10*time.Second)
+			require.NoError(t, err, "work under way goes on")
+		}
+		large := idempotency.Result{Body: make([]byte, 1000)}
+		kept, refused := 0, 0
+		for _, ticket := range tickets[2:] {
+			err := s.Complete(t.Context(), ticket, large, time.Hour)
+			if err != nil {
+				require.ErrorIs(t, err, idempotency.ErrFull)
+				require.NoError(t, s.Complete(t.Context(), ticket, idempotency.Result{Kind: idempotency.Tombstone}, time.Hour))
+				refused++
+				continue
+			}
+			kept++
+		}
+		require.Positive(t, kept)
+		require.Positive(t, refused)
+		require.NoError(t, s.Release(t.Context(), tickets[0]))
+		c, err := claimNATS(t, s, "5")
+		require.NoError(t, err)
+		require.Equal(t, idempotency.Replay, c.Status)
+	}
+	t.Run("one replica", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			rule(t, natsStore(t, startNATS(t, true).conn(), natsstore.Config{MaxBytes: 60_000}))
+		})
+	})
+	t.Run("three replicas", func(t *testing.T) {
+		rule(t, natsCluster(t, natsstore.Config{MaxBytes: 60_000})[0])
 	})
 }
 
