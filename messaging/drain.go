@@ -40,11 +40,15 @@ func (r *run) drain() error {
 	<-r.allSaid
 	r.mu.Lock()
 	r.stopWatches()
+	r.keeper.end = true
+	r.keeper.wake()
+	r.mu.Unlock()
+	r.endKeeping() // nothing is held any more
+	r.keeping.Wait()
+	r.mu.Lock()
 	for _, src := range slices.Clone(r.sources) {
 		r.closeSource(src)
 	}
-	r.keeper.end = true
-	r.keeper.wake()
 	r.silent = true
 	r.hooks.Signal()
 	r.mu.Unlock()

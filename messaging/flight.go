@@ -17,7 +17,7 @@ type flight struct {
 	size    int   // of the body as it came; what the handler has is the handler's
 
 	until    time.Time // end of the lease; zero: none
-	extendAt time.Time
+	extendAt time.Time // when to extend it; zero: never
 	timeOut  time.Time // while running: when HandleTimeout is over; zero: never
 	wakeAt   time.Time // while sleeping: when it is due
 	asleep   decision  // while sleeping: why
@@ -30,6 +30,7 @@ type flight struct {
 
 	parked    bool // counted as parked, not as taken
 	last      bool // Delivery.Last: giving it back would lose it
+	extending bool // the transport was asked
 	lost      bool // the transport has given it to somebody else
 	timedOut  bool // HandleTimeout is over: the lease is not extended any more
 	abandoned bool // a drain has given it back while its handler runs
@@ -72,7 +73,7 @@ const contextUses = 64
 // A source is one subscription. It is closed when it is over and its last delivery is settled.
 type source struct {
 	sub     Subscription
-	flights int
+	flights int // and extensions under way
 	over    bool
 	closing sync.Once
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 )
 
 // A keeper knows when the next thing that has a time is due. One timer serves all deliveries; it is set anew only when
-// something is due earlier than what it waits for.
+// something is due earlier than what it waits for. It waits for nobody: what asks the transport, or calls a hook, has a
+// goroutine of its own, because a lease does not wait either.
 type keeper struct {
 	at   time.Time // what the timer is set to; zero: nothing
 	poke chan struct{}
@@ -35,17 +37,15 @@ func (k *keeper) wake() {
 func (r *run) keep() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	var batch keptBatch
 	for {
 		r.mu.Lock()
-		now := time.Now()
-		r.keeper.at = r.inspect(now, &batch)
-		next, end := r.keeper.at, r.keeper.end
+		next, extensions := r.inspect(time.Now())
+		r.keeper.at = next
+		end := r.keeper.end
 		r.mu.Unlock()
 
-		if len(batch.refs) > 0 {
-			r.extend(&batch)
-			continue
+		for _, e := range extensions {
+			r.keeping.Go(func() { r.extend(e) })
 		}
 		if end {
 			return
@@ -62,9 +62,10 @@ func (r *run) keep() {
 	}
 }
 
-// A keptBatch is the leases of one subscription to be extended.
-type keptBatch struct {
+// An extension is the leases of one subscription that are to be started anew, in one call.
+type extension struct {
 	source *source
+	within time.Duration // of what remains of the shortest of them
 	refs   []Settlement
 	of     []keptFlight
 }
@@ -75,9 +76,8 @@ type keptFlight struct {
 	generation uint64
 }
 
-// inspect does what is due now, lists the leases to be extended, and returns when to look again.
-func (r *run) inspect(now time.Time, b *keptBatch) (next time.Time) {
-	b.source, b.refs, b.of = nil, b.refs[:0], b.of[:0]
+// inspect does what is due now, and returns when to look again and which leases are to be extended.
+func (r *run) inspect(now time.Time) (next time.Time, extensions []*extension) {
 	soon := func(t time.Time) {
 		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
 			next = t
@@ -108,22 +108,37 @@ func (r *run) inspect(now time.Time, b *keptBatch) (next time.Time) {
 		if f.state == sleeping && !now.Before(f.wakeAt) {
 			r.wake(f)
 		}
-		extend := f.extendAt
-		if f.timedOut {
-			extend = time.Time{} // its handler has had its time; the lease may pass
-		}
-		if !extend.IsZero() && !now.Before(extend) && (b.source == nil || b.source == f.source) {
-			b.source = f.source
-			b.refs = append(b.refs, Settlement{Ref: f.ref, Action: Extend})
-			b.of = append(b.of, keptFlight{f, f.generation})
-			continue
-		}
 		soon(f.until)
 		soon(f.timeOut)
 		soon(f.wakeAt)
-		soon(extend)
+		if f.extendAt.IsZero() || f.extending || f.timedOut { // a handler that has had its time: the lease may pass
+			continue
+		}
+		if now.Before(f.extendAt.Add(-f.until.Sub(f.extendAt) / alongside)) {
+			soon(f.extendAt)
+			continue
+		}
+		f.extending = true
+		extensions = addExtension(extensions, f, now)
 	}
-	return next
+	return next, extensions
+}
+
+// alongside: a lease is extended early by this part of what is left then, if another one is due: one call serves both.
+const alongside = 16
+
+func addExtension(all []*extension, f *flight, now time.Time) []*extension {
+	i := slices.IndexFunc(all, func(e *extension) bool { return e.source == f.source })
+	if i < 0 {
+		i = len(all)
+		all = append(all, &extension{source: f.source, within: settleTimeout})
+		f.source.flights++ // it is not closed meanwhile
+	}
+	e := all[i]
+	e.within = min(e.within, f.until.Sub(now)/2)
+	e.refs = append(e.refs, Settlement{Ref: f.ref, Action: Extend})
+	e.of = append(e.of, keptFlight{f, f.generation})
+	return all
 }
 
 // lose gives a flight up whose lease has passed. A handler that has it is told, and keeps its slot until it returns.
@@ -150,35 +165,47 @@ func (r *run) tellTimeout(id string) {
 }
 
 // extend starts leases anew.
-func (r *run) extend(b *keptBatch) {
-	lease := r.c.config.Lease
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.base), max(min(lease/3, settleTimeout), time.Millisecond))
-	err := b.source.sub.Settle(ctx, b.refs)
+func (r *run) extend(e *extension) {
+	ctx, cancel := context.WithTimeout(r.keepingCtx, max(e.within, time.Millisecond))
+	err := e.source.sub.Settle(ctx, e.refs)
 	cancel()
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.leaveSource(e.source)
 	now := time.Now()
-	for i, k := range b.of {
+	for i, k := range e.of {
 		f := k.f
-		if f.generation != k.generation || f.state == settling || f.lost {
+		if f.generation != k.generation || f.lost {
 			continue
 		}
-		answer := b.refs[i].Err
+		f.extending = false
+		answer := e.refs[i].Err
 		if err != nil {
 			answer = err
 		}
 		switch {
 		case answer == nil:
-			f.until = b.refs[i].Until
+			f.until = e.refs[i].Until
 			if f.until.IsZero() {
-				f.until = now.Add(lease)
+				f.until = now.Add(r.c.config.Lease)
 			}
-			f.extendAt = now.Add(lease / 3)
+			r.extendLater(f, now)
 		case errors.Is(answer, ErrLeaseLost):
-			r.lose(f)
+			if f.state != settling {
+				r.lose(f)
+			}
 		default: // while the lease lasts, try again
-			f.extendAt = now.Add(max(lease/9, time.Millisecond))
+			f.extendAt = now.Add(max(f.until.Sub(now)/4, leastDelay))
+			r.keeper.due(f.extendAt)
 		}
 	}
+}
+
+// extendLater sets when a lease is extended: with two thirds of it left, so that two failures can be mended. The lease
+// is the one that was given, whatever was asked for.
+func (r *run) extendLater(f *flight, now time.Time) {
+	f.extendAt = now.Add(f.until.Sub(now) / 3)
+	r.keeper.due(f.extendAt)
+	r.keeper.due(f.until)
 }

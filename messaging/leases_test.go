@@ -2,6 +2,7 @@ package messaging_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,5 +90,92 @@ func TestAHookThatEndsItsGoroutine(t *testing.T) {
 		require.Equal(t, int64(1), r.Stats().Dead)
 		require.GreaterOrEqual(t, r.Stats().Handled, int64(2))
 		require.Zero(t, r.Stats().InFlight)
+	})
+}
+
+// The lease that was asked for is a wish. The one that was given is kept alive.
+func TestALeaseShorterThanTheWish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const given = 6 * time.Second
+		s := newScript(messaging.Features{Groups: true, Lease: true, Extend: true, Confirm: messaging.ConfirmBroker})
+		s.settle = func(v *messaging.Settlement) {
+			if v.Action == messaging.Extend {
+				v.Until = time.Now().Add(given)
+			}
+		}
+		r := run(t, s, messaging.ConsumerConfig{Group: "g", Lease: 30 * time.Second},
+			func(ctx context.Context, _ *messaging.Message) error {
+				time.Sleep(time.Minute)
+				return ctx.Err()
+			})
+		s.deliver(messaging.Delivery{Message: message("orders", "", "a"), Ref: 1, Until: time.Now().Add(given)})
+		pass(2 * time.Minute)
+		require.Zero(t, r.Stats().Late)
+		require.Equal(t, int64(1), r.Stats().Handled)
+	})
+}
+
+// A transport that does not answer to an extension holds up nothing else that has its time.
+func TestAnExtensionWithoutAnswerHoldsUpNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScript(messaging.Features{Groups: true, Lease: true, Extend: true, Confirm: messaging.ConfirmBroker})
+		s.settle = func(v *messaging.Settlement) {
+			if v.Action == messaging.Extend {
+				time.Sleep(4 * time.Second)
+				v.Err = errBroker
+			}
+		}
+		until := time.Now().Add(30 * time.Second)
+		causes := make(chan error, 1)
+		r := run(t, s, messaging.ConsumerConfig{Group: "g", Retry: every(12*time.Second, 2)},
+			func(ctx context.Context, m *messaging.Message) error {
+				if string(m.Body) == "long" {
+					<-ctx.Done()
+					causes <- context.Cause(ctx)
+					require.Equal(t, until, time.Now())
+					return nil
+				}
+				if m.Attempt == 1 {
+					return errNo
+				}
+				return nil
+			})
+		began := time.Now()
+		s.deliver(
+			messaging.Delivery{Message: message("orders", "", "long"), Ref: 1, Until: until},
+			messaging.Delivery{Message: message("orders", "", "a"), Ref: 2, Until: began.Add(time.Hour)},
+		)
+		pass(time.Minute)
+		require.ErrorIs(t, <-causes, messaging.ErrLeaseLost)
+		require.Equal(t, 12*time.Second, r.times()[2].Sub(began))
+	})
+}
+
+// Close comes after the last Settle, of an extension too.
+func TestASubscriptionIsClosedAfterItsLastSettle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScript(messaging.Features{Groups: true, Lease: true, Extend: true, Confirm: messaging.ConfirmBroker})
+		extending := false
+		s.settle = func(v *messaging.Settlement) {
+			if v.Action == messaging.Extend {
+				extending = true
+				time.Sleep(2 * time.Second)
+				extending = false
+			}
+		}
+		closed := false
+		s.close = func() {
+			closed = true
+			require.False(t, extending)
+		}
+		run(t, s, messaging.ConsumerConfig{Group: "g"}, func(context.Context, *messaging.Message) error {
+			time.Sleep(11 * time.Second)
+			return nil
+		})
+		s.deliver(messaging.Delivery{Message: message("orders", "", "a"), Ref: 1, Until: time.Now().Add(30 * time.Second)})
+		pass(time.Second)
+		s.fail <- errors.New("broken")
+		pass(time.Minute)
+		require.True(t, closed)
 	})
 }

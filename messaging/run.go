@@ -35,10 +35,14 @@ type run struct {
 	// enough.
 	base    context.Context
 	endBase context.CancelCauseFunc
-	others  sync.WaitGroup // settler, keeper, teller, watchers, closings
-	allSaid chan struct{}  // closed when the settler has told the transport every verdict and ended
-	opened  bool           // of the fetching goroutine: a subscription was opened before
-	resume  []Cursor       // of the fetching goroutine: where a reader has come to, in each log
+	others  sync.WaitGroup // settler, teller, watchers, closings
+	// keeping is the keeper and the extensions under way, which are cut short by endKeeping.
+	keeping    sync.WaitGroup
+	keepingCtx context.Context
+	endKeeping context.CancelFunc
+	allSaid    chan struct{} // closed when the settler has told the transport every verdict and ended
+	opened     bool          // of the fetching goroutine: a subscription was opened before
+	resume     []Cursor      // of the fetching goroutine: where a reader has come to, in each log
 
 	mu       sync.Mutex
 	work     *sync.Cond // something is ready, or stopped
@@ -92,7 +96,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 		r.startWorker()
 	}
 	r.others.Go(r.settleLoop)
-	r.others.Go(r.keep)
+	r.keeping.Go(r.keep)
 	r.others.Go(r.tellLoop)
 
 	err := r.fetchAll(ctx)
@@ -107,6 +111,7 @@ func (c *Consumer) newRun(ctx context.Context) *run {
 		lanes: make(map[string]*lane), history: make(map[string]history), watches: make(map[<-chan struct{}]*watch),
 		keeper: keeper{poke: make(chan struct{}, 1)}, allSaid: make(chan struct{}),
 	}
+	r.keepingCtx, r.endKeeping = context.WithCancel(context.WithoutCancel(base))
 	r.work, r.room = sync.NewCond(&r.mu), sync.NewCond(&r.mu)
 	r.verdicts, r.quiet, r.hooks = sync.NewCond(&r.mu), sync.NewCond(&r.mu), sync.NewCond(&r.mu)
 	return r
@@ -247,7 +252,6 @@ func (r *run) waitForRoom() int {
 func (r *run) accept(src *source, deliveries []Delivery) {
 	now := time.Now()
 	group := r.c.config.Group
-	lease := r.c.config.Lease
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range deliveries {
@@ -264,7 +268,7 @@ func (r *run) accept(src *source, deliveries []Delivery) {
 		f := r.newFlight()
 		f.message, f.size, f.source, f.ref, f.until, f.arrived, f.last = m, len(m.Body), src, d.Ref, d.Until, now, d.Last
 		if !f.until.IsZero() && r.c.features.Extend {
-			f.extendAt = now.Add(lease / 3)
+			r.extendLater(f, now)
 		}
 		src.flights++
 		r.stats.Received++
@@ -276,7 +280,6 @@ func (r *run) accept(src *source, deliveries []Delivery) {
 		r.watchDelivery(f, d)
 		r.taken++
 		r.bytes += f.size
-		r.keeper.due(f.extendAt)
 		r.keeper.due(f.until)
 		r.admit(f)
 	}
@@ -384,11 +387,7 @@ func (r *run) drop(f *flight) {
 	r.taken--
 	r.bytes -= f.size
 	r.unwatch(f)
-	src := f.source
-	src.flights--
-	if src.over && src.flights == 0 && !r.closed {
-		r.closeSource(src)
-	}
+	r.leaveSource(f.source)
 	r.room.Signal()
 	if f.abandoned { // its handler still runs, and its goroutine will look at it
 		f.state = freed
@@ -449,6 +448,14 @@ func (r *run) retire(src *source) {
 	defer r.mu.Unlock()
 	src.over = true
 	if src.flights == 0 && !r.draining {
+		r.closeSource(src)
+	}
+}
+
+// leaveSource counts one use of a subscription less; a failed one is closed after its last.
+func (r *run) leaveSource(src *source) {
+	src.flights--
+	if src.over && src.flights == 0 && !r.closed {
 		r.closeSource(src)
 	}
 }
