@@ -397,6 +397,38 @@ func TestNATSStorePermissions(t *testing.T) {
 	})
 }
 
+// A ticket is good over a restart of the server, on the connection that was there before.
+func TestNATSStoreOverARestart(t *testing.T) {
+	srv := startNATS(t, false)
+	nc := srv.conn()
+	s := natsStore(t, nc, natsstore.Config{})
+	done, err := claimNATS(t, s, "done")
+	require.NoError(t, err)
+	require.NoError(t, s.Complete(t.Context(), done.Ticket, idempotency.Result{Body: []byte("made")}, time.Hour))
+	pending, err := claimNATS(t, s, "pending")
+	require.NoError(t, err)
+	released, err := claimNATS(t, s, "released")
+	require.NoError(t, err)
+	srv.stop()
+	srv.start()
+	require.Eventually(t, nc.IsConnected, 10*time.Second, 10*time.Millisecond)
+
+	var c idempotency.Claim
+	require.Eventually(t, func() bool { c, err = claimNATS(t, s, "done"); return err == nil }, 10*time.Second, 10*time.Millisecond)
+	require.Equal(t, "made", string(c.Result.Body))
+	c, err = claimNATS(t, s, "pending")
+	require.NoError(t, err)
+	require.Equal(t, idempotency.InFlight, c.Status)
+	ticket, err := s.Extend(t.Context(), pending.Ticket, 10*time.Second)
+	require.NoError(t, err)
+	require.NoError(t, s.Complete(t.Context(), ticket, idempotency.Result{}, time.Hour))
+	require.NoError(t, s.Release(t.Context(), released.Ticket))
+	c, err = claimNATS(t, s, "released")
+	require.NoError(t, err)
+	require.Equal(t, idempotency.Owned, c.Status)
+	require.Greater(t, c.Ticket.Fence, released.Ticket.Fence)
+}
+
 func TestNATSStoreProvision(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc := startNATS(t, true).conn()
