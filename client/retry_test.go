@@ -468,12 +468,14 @@ func TestCancelOfTheRequest(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		g := breakers(t, breaker.Config{Consecutive: 1})
 		w := newWire(func(r *http.Request) (*http.Response, error) {
-			<-r.Cancel //nolint:staticcheck // deprecated, and used by http.Client
+			//lint:ignore SA1019 http.Client uses it still
+			<-r.Cancel //nolint:staticcheck // as above
 			return nil, canceled
 		})
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, target, nil)
 		require.NoError(t, err)
 		cancel := make(chan struct{})
+		//lint:ignore SA1019 http.Client uses it still
 		r.Cancel = cancel //nolint:staticcheck // as above
 		time.AfterFunc(time.Second, func() { close(cancel) })
 		tr := transport(t, w, client.Config{Breakers: g, AttemptTimeout: time.Minute})

@@ -159,8 +159,10 @@ func (c *exchange) ended(now time.Time) error {
 	if err := call.Ended(c.r.Context(), now); err != nil {
 		return err
 	}
+	//lint:ignore SA1019 http.Client uses it still
+	cancelled := c.r.Cancel //nolint:staticcheck // as above
 	select {
-	case <-c.r.Cancel: //nolint:staticcheck // deprecated, and used by http.Client
+	case <-cancelled:
 		return context.Canceled
 	default:
 		return nil
