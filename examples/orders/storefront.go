@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -62,10 +63,25 @@ func user(r *http.Request) (string, error) {
 	return "", errors.New("not logged in")
 }
 
+// orderKeyOf returns what names an order among those of a user. The guard reads a quoted key and a bare one as the same, so the
+// order's id must not differ either; of what else a key may hold this shop takes what needs no quoting.
+func orderKeyOf(r *http.Request) (string, bool) {
+	key := strings.Trim(strings.TrimSpace(r.Header.Get("Idempotency-Key")), `"`)
+	odd := func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_'
+	}
+	return key, key != "" && strings.IndexFunc(key, odd) < 0
+}
+
 func (s *storefront) create(w http.ResponseWriter, r *http.Request) {
 	id, err := user(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
+	key, ok := orderKeyOf(r)
+	if !ok {
+		http.Error(w, "an Idempotency-Key here is letters, digits, - and _", http.StatusBadRequest)
 		return
 	}
 	var in orderRequest
@@ -73,13 +89,7 @@ func (s *storefront) create(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the body is not an order", http.StatusBadRequest)
 		return
 	}
-	call := &ordersproto.CreateOrderRequest{
-		UserId: id, IdempotencyKey: r.Header.Get("Idempotency-Key"), Card: in.Card, Email: in.Email,
-	}
-	for _, i := range in.Items {
-		call.Items = append(call.Items, &ordersproto.Item{Sku: i.SKU, Quantity: i.Quantity, UnitCents: i.UnitCents})
-	}
-	o, err := s.orders.CreateOrder(r.Context(), call)
+	o, err := s.orders.CreateOrder(r.Context(), in.proto(id, key))
 	switch {
 	case err != nil:
 		refuse(w, err)
@@ -90,6 +100,14 @@ func (s *storefront) create(w http.ResponseWriter, r *http.Request) {
 	default:
 		comeBack(w)
 	}
+}
+
+func (r orderRequest) proto(user, key string) *ordersproto.CreateOrderRequest {
+	p := &ordersproto.CreateOrderRequest{UserId: user, IdempotencyKey: key, Card: r.Card, Email: r.Email}
+	for _, i := range r.Items {
+		p.Items = append(p.Items, &ordersproto.Item{Sku: i.SKU, Quantity: i.Quantity, UnitCents: i.UnitCents})
+	}
+	return p
 }
 
 func (s *storefront) get(w http.ResponseWriter, r *http.Request) {
