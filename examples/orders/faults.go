@@ -69,6 +69,7 @@ type faults struct {
 	ended context.Context // releases what hangs
 	end   context.CancelFunc
 	work  sync.WaitGroup // outages under way
+	one   sync.Mutex     // held by the outage under way: nothing is taken away twice, however fast the orders come
 
 	mu             sync.Mutex
 	plan           map[string]kind   // by order
@@ -181,7 +182,10 @@ func (f *faults) take(k kind, order string) bool {
 // outage takes something away and brings it back, in the background.
 func (f *faults) outage(restart func(time.Duration) error, down time.Duration) {
 	f.work.Go(func() {
-		if err := restart(down); err != nil {
+		f.one.Lock()
+		err := restart(down)
+		f.one.Unlock()
+		if err != nil {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.err = errors.Join(f.err, err)
@@ -266,12 +270,14 @@ func (f *faults) hang(r *http.Request) {
 	panic(http.ErrAbortHandler) // net/http's way to drop a connection without an answer
 }
 
-// reset breaks the connection, as a crash or a middlebox does.
+// reset breaks the connection in the middle of an answer's header, as a crash or a middlebox does. Had the answer not
+// begun, net/http would send a request with a key again by itself on a new connection, and nobody would see it.
 func reset(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
+	_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
 	}
