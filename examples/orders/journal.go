@@ -77,7 +77,8 @@ func (j *journal) place(ctx context.Context, r record) (found record, fresh bool
 	return r, false, fmt.Errorf("placing order %s: %w", r.ID, err)
 }
 
-// move stores r in state s if nobody has moved it since it was read, and returns what then is there.
+// move stores r in state s if nobody has moved it since it was read, and returns what then is there; with an error, r as
+// it was.
 func (j *journal) move(ctx context.Context, r record, s state, reason string) (record, error) {
 	next := r
 	next.State, next.Reason = s, reason
@@ -92,7 +93,10 @@ func (j *journal) move(ctx context.Context, r record, s state, reason string) (r
 	case err == nil:
 		return next, nil
 	case conflict(err): // somebody else's, or ours of an attempt whose answer was lost
-		return j.get(ctx, r.ID)
+		var found record
+		if found, err = j.get(ctx, r.ID); err == nil {
+			return found, nil
+		}
 	}
 	return r, fmt.Errorf("moving order %s to %s: %w", r.ID, s, err)
 }
@@ -115,7 +119,7 @@ func (j *journal) get(ctx context.Context, id string) (record, error) {
 func (j *journal) unfinished(ctx context.Context) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*j.try)
 	defer cancel()
-	w, err := j.kv.WatchAll(ctx)
+	w, err := j.kv.WatchAll(ctx, jetstream.IgnoreDeletes())
 	if err != nil {
 		return nil, fmt.Errorf("reading the journal: %w", err)
 	}

@@ -130,6 +130,9 @@ func cause(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return "timeout"
 	}
+	if errors.Is(err, context.Canceled) {
+		return "cancelled"
+	}
 	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 		return "timeout"
 	}
@@ -142,6 +145,9 @@ func cause(err error) string {
 		return "connection lost"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused"
+	}
+	if _, ok := errors.AsType[*messaging.PublishError](err); ok {
+		return "unconfirmed"
 	}
 	if s, ok := status.FromError(err); ok {
 		return s.Code().String()

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/tandemgo/tandem/client"
 	"github.com/tandemgo/tandem/client/grpcclient"
 	"github.com/tandemgo/tandem/examples/orders/ordersproto"
 	"github.com/tandemgo/tandem/messaging"
@@ -55,7 +56,7 @@ type orders struct {
 	grpc *grpc.Server
 
 	mu   sync.Mutex
-	left map[string]bool // orders that nobody is working on and that are not finished
+	left map[string]string // orders that nobody is working on and that are not finished, and why
 }
 
 // open prepares the gRPC server.
@@ -64,7 +65,7 @@ func (o *orders) open() error {
 	if err != nil {
 		return err
 	}
-	o.left = map[string]bool{}
+	o.left = map[string]string{}
 	o.grpc = grpc.NewServer(append(options, grpc.WaitForHandlers(true))...)
 	ordersproto.RegisterOrderServiceServer(o.grpc, o)
 	return nil
@@ -97,6 +98,7 @@ func (o *orders) CreateOrder(ctx context.Context, in *ordersproto.CreateOrderReq
 	}
 	found, fresh, err := o.journal.place(ctx, r)
 	if err != nil {
+		o.leave(cause(err), r.ID) // it may have been stored
 		return nil, notYet(ctx, err)
 	}
 	if !fresh {
@@ -107,7 +109,7 @@ func (o *orders) CreateOrder(ctx context.Context, in *ordersproto.CreateOrderReq
 	}
 	found, err = o.advance(ctx, found)
 	if err != nil {
-		o.leave(found.ID) // the shopper may never come back
+		o.leave(cause(err), r.ID) // the shopper may never come back
 		return nil, notYet(ctx, err)
 	}
 	return found.proto(), nil
@@ -180,7 +182,7 @@ func (o *orders) resume(ctx context.Context) {
 		if !searched {
 			ids, err := o.journal.unfinished(ctx)
 			searched = err == nil
-			o.leave(ids...)
+			o.leave("restart", ids...)
 		}
 		o.finishLeft(ctx)
 		select {
@@ -195,33 +197,34 @@ func (o *orders) resume(ctx context.Context) {
 func (o *orders) finishLeft(ctx context.Context) {
 	o.mu.Lock()
 	left := o.left
-	o.left = map[string]bool{}
+	o.left = map[string]string{}
 	o.mu.Unlock()
 
 	places := make(chan struct{}, 8)
 	var work sync.WaitGroup
-	for id := range left {
+	for id, why := range left {
 		places <- struct{}{}
 		work.Go(func() {
 			defer func() { <-places }()
 			r, err := o.journal.get(ctx, id)
-			if err == nil {
+			if err == nil && !r.State.final() {
+				o.metrics.countRetry("resumption", why)
 				_, err = o.advance(ctx, r)
 			}
 			if err != nil && !errors.Is(err, errNoOrder) {
 				o.log.DebugContext(ctx, "order not finished yet", "order", id, "error", err)
-				o.leave(id)
+				o.leave(cause(err), id)
 			}
 		})
 	}
 	work.Wait()
 }
 
-func (o *orders) leave(ids ...string) {
+func (o *orders) leave(why string, ids ...string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, id := range ids {
-		o.left[id] = true
+		o.left[id] = why
 	}
 }
 
@@ -243,8 +246,9 @@ func newRecord(in *ordersproto.CreateOrderRequest) (record, error) {
 	}
 	r := record{ID: orderID(in.GetUserId(), in.GetIdempotencyKey()), User: in.GetUserId(), Card: in.GetCard(), Email: in.GetEmail()}
 	for _, i := range in.GetItems() {
-		if i.GetSku() == "" || i.GetQuantity() < 1 || i.GetUnitCents() < 0 {
-			return record{}, errors.New("an item needs a sku and a quantity")
+		// A real shop takes the price from its catalogue.
+		if i.GetSku() == "" || i.GetQuantity() < 1 || i.GetQuantity() > 1000 || i.GetUnitCents() < 0 || i.GetUnitCents() > 1e9 {
+			return record{}, errors.New("an item needs a sku, a quantity of 1 to 1000 and a price")
 		}
 		r.Items = append(r.Items, item{SKU: i.GetSku(), Quantity: i.GetQuantity(), UnitCents: i.GetUnitCents()})
 	}
@@ -287,7 +291,7 @@ func (p *paymentsClient) charge(ctx context.Context, c charge) (paid bool, err e
 	case status == http.StatusPaymentRequired:
 		return false, nil
 	}
-	return false, fmt.Errorf("payments answered %d", status)
+	return false, &client.StatusError{Status: status}
 }
 
 // post sends v as JSON under an idempotency key, and returns the status of the answer.

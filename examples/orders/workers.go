@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"sync"
 
+	"github.com/tandemgo/tandem/client"
 	"github.com/tandemgo/tandem/messaging"
 )
 
@@ -49,7 +49,7 @@ func expect2xx(status int, err error) error {
 	case err != nil:
 		return err
 	case status >= 300:
-		return fmt.Errorf("answered %d", status)
+		return &client.StatusError{Status: status}
 	}
 	return nil
 }
