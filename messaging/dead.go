@@ -1,6 +1,7 @@
 package messaging
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"strconv"
@@ -98,7 +99,7 @@ func (r *run) bury(f *flight, d *decision) {
 	}
 	b.tries++
 	*d = decision{action: Retry, delay: r.delay(b.tries), cause: b.err}
-	if err := c.Dead.Publish(r.base, r.deadLetter(f)); err != nil {
+	if err := r.publishDead(f); err != nil {
 		r.logError(r.base, "messaging: a dead letter is not stored", err)
 		if isPermanentPublish(err) {
 			b.tries = max(b.tries, 8) // wait long: somebody has to make the topic
@@ -119,6 +120,18 @@ func (r *run) bury(f *flight, d *decision) {
 		e := DeadLetter{Message: f.message, Topic: c.DeadLetter, Reason: b.reason, Attempts: b.attempts, Err: b.err}
 		contain(c.Log, func() { c.OnDead(r.base, e) })
 	}
+}
+
+// publishDead publishes the dead letter while the run may wait for handlers. One of a message that nobody delivers again
+// has the grace after that, too.
+func (r *run) publishDead(f *flight) error {
+	ctx := r.base
+	if f.last && ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), drainGrace)
+		defer cancel()
+	}
+	return r.c.config.Dead.Publish(ctx, r.deadLetter(f))
 }
 
 func isPermanentPublish(err error) bool {

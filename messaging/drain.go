@@ -68,6 +68,9 @@ func (r *run) drain() error {
 // handBack releases everything that has not started. What sleeps keeps its delay where the transport can hold it.
 func (r *run) handBack() {
 	r.ready, r.readyAt = nil, 0
+	for _, l := range r.lanes { // those who run still have theirs, and nobody follows them
+		l.behind = nil
+	}
 	clear(r.lanes)
 	for _, f := range r.flights {
 		if f.state == running || f.state == settling {
@@ -119,7 +122,9 @@ func (r *run) abandon() (stuck int) {
 		}
 		stuck++
 		f.abandoned = true
-		r.toSettle(f, Settlement{Action: Release})
+		if !f.last { // one that nobody delivers again may still be handled
+			r.toSettle(f, Settlement{Action: Release})
+		}
 	}
 	return stuck
 }

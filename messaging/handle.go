@@ -245,6 +245,16 @@ func (r *run) decide(t *task) {
 		t.decision = decision{action: Retry, delay: r.c.config.Retry.MaxDelay, counted: true, cause: t.err}
 		t.decision = r.decideFailure(t.ctx, t.flight, t.err)
 	}
+	if f := t.flight; f.last && t.decision.burial == nil && r.cannotStay(f) {
+		t.decision = decision{burial: r.newBurial(f, deadLast, t.err, time.Now())}
+	}
+}
+
+// cannotStay reports whether f would be given back if it is not settled: a drain waits for no retry.
+func (r *run) cannotStay(f *flight) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.draining && !f.lost
 }
 
 // counted is the number of the current attempt, those that were no failures not counted.
