@@ -12,8 +12,10 @@ import (
 	"log/slog"
 	"net/http"
 	"net/textproto"
+	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tandemgo/tandem/idempotency"
@@ -235,7 +237,20 @@ func (g *guard) read(w http.ResponseWriter, r *http.Request) ([]byte, *problem) 
 // scopeOf keeps tenants, methods and paths apart. The tenant is quoted, so that no tenant can be named like another
 // one's path; what is long is hashed.
 func scopeOf(tenant string, r *http.Request) string {
-	return short(strconv.Quote(tenant)) + " " + r.Method + " " + short(r.URL.EscapedPath())
+	return short(strconv.Quote(tenant)) + " " + r.Method + " " + short(pathOf(r))
+}
+
+// pathOf is the path that the client asked for. r.URL is what is left of it: within http.StripPrefix two routes would be
+// one.
+func pathOf(r *http.Request) string {
+	target, _, _ := strings.Cut(r.RequestURI, "?")
+	if strings.HasPrefix(target, "/") {
+		return target
+	}
+	if u, err := url.ParseRequestURI(r.RequestURI); err == nil { // as a proxy is asked
+		return u.EscapedPath()
+	}
+	return r.URL.EscapedPath()
 }
 
 func short(s string) string {

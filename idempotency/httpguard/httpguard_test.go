@@ -162,6 +162,38 @@ func TestNeverMeet(t *testing.T) {
 	}
 }
 
+// The path is that of the request, whatever routers around the guard have made of it.
+func TestRoutesNeverMeet(t *testing.T) {
+	s := newSite(t, says(200, "ok"))
+	guarded := http.HandlerFunc(s.serve)
+	mux := http.NewServeMux()
+	for _, prefix := range []string{"/a", "/b"} {
+		mux.Handle(prefix+"/", http.StripPrefix(prefix, guarded))
+	}
+	for i, target := range []string{"/a/pay", "/b/pay", "/a/pay/", "/a/p%61y"} {
+		for range 2 {
+			r := httptest.NewRequest(http.MethodPost, target, nil)
+			r.Header.Set("Idempotency-Key", "k")
+			w := httptest.NewRecorder()
+			mux.ServeHTTP(w, r)
+			s.want(w, 200, "ok")
+			require.Equal(t, i+1, s.runs, target)
+		}
+	}
+	absolute := httptest.NewRequest(http.MethodPost, "http://example.com/a/pay?", nil)
+	absolute.Header.Set("Idempotency-Key", "k")
+	mux.ServeHTTP(httptest.NewRecorder(), absolute)
+	require.Equal(t, 4, s.runs, "the same path, as a proxy is asked for it")
+
+	bare, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://example.com/bare", nil) // of no server
+	require.NoError(t, err)
+	bare.Header.Set("Idempotency-Key", "k")
+	s.want(s.do(bare), 200, "ok")
+	c, err := s.store.Begin(t.Context(), idempotency.Key{Scope: `"a" POST /bare`, ID: "k"}, idempotency.BeginOptions{Lease: time.Minute})
+	require.NoError(t, err)
+	require.Equal(t, idempotency.Replay, c.Status)
+}
+
 func TestOneKeyIsOneRequest(t *testing.T) {
 	s := newSite(t, says(200, "ok"))
 	with := func(target, body string) *http.Request {
