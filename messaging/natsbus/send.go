@@ -186,6 +186,8 @@ func (f *flight) answered(i int, m *nats.Msg) {
 	f.open--
 	f.b.replies.release()
 	switch err := parsePubAck(m); {
+	case errors.Is(err, errInProcess):
+		f.fail(i, err, true)
 	case errors.Is(err, nats.ErrNoResponders):
 		f.orphan = append(f.orphan, i)
 		f.fail(i, err, false)
@@ -307,8 +309,18 @@ func parsePubAck(m *nats.Msg) error {
 	return nil
 }
 
+// errInProcess is the answer of a replicated stream to a message that it has got before and not yet stored: the first
+// try was not in vain, but may still be.
+var errInProcess = errors.New("natsbus: an earlier try is still in process")
+
+// duplicateInProcess is the server's JSStreamDuplicateMessageConflict, a 409.
+const duplicateInProcess jetstream.ErrorCode = 10158
+
 // apiError marks what another try cannot mend: the server calls that a bad request.
 func apiError(e *jetstream.APIError) error {
+	if e.ErrorCode == duplicateInProcess {
+		return errInProcess
+	}
 	err := fmt.Errorf("natsbus: refused by the stream: %w", e)
 	if e.Code >= 400 && e.Code < 500 && e.Code != 408 && e.Code != 429 {
 		return retry.Permanent(err)
