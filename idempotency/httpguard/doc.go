@@ -9,7 +9,9 @@
 // What is kept: the status, the body up to MaxKeptBytes, and the headers Content-Type, Content-Language,
 // Content-Encoding, Content-Disposition, Location, ETag, Last-Modified, Link, and those of Config.Headers. By default
 // 2xx, 3xx and the client errors that would happen again (400, 402, 404, 405, 406, 410, 413 to 416, 422, 451) are kept.
-// After any other status, and after a panic, the key is free and the next request runs.
+// After any other status, and after a panic, the key is free and the next request runs. A handler that has begun such an
+// answer has had its effect: a panic after that (httputil.ReverseProxy has one where the body breaks off) leaves a
+// tombstone.
 //
 // The answer is recorded before it is sent. An answer that is streamed (Flush, Hijack, trailers) or too large is sent
 // as it comes and leaves a tombstone: a duplicate is told that the work is done, it does not run.
@@ -18,7 +20,8 @@
 // compresses answers too.
 //
 // What must not be concluded: that an answer which was sent means that it was recorded. When the store fails after the
-// work, the client still gets its answer, and the claim is left to its lease.
+// work, the client still gets its answer, and the claim is left to its lease. Nor that work ends with its handler: what
+// goes on in another goroutine, as it does within http.TimeoutHandler, is not seen.
 //
 // The guard's own answers are problems (RFC 9457). Their types are the headings below, as links into this page.
 //

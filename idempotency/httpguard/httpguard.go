@@ -164,20 +164,25 @@ func (g *guard) serve(w http.ResponseWriter, r *http.Request, key idempotency.Ke
 	}
 	before := w.Header().Clone()
 	var rec *recorder
-	kept, err := idempotency.Do(ctx, g.store, key, g.use(r, body), func(ctx context.Context) (*answer, error) {
-		rec = &recorder{w: w, limit: g.config.MaxKeptBytes}
+	kept := false // the answer of the handler, once it has begun
+	first, err := idempotency.Do(ctx, g.store, key, g.use(r, body), func(ctx context.Context) (*answer, error) {
+		rec = &recorder{w: w, limit: g.config.MaxKeptBytes, begun: func(status int) {
+			if kept = status == hijacked || g.keep(status); kept {
+				idempotency.Done(ctx)
+			}
+		}}
 		inner := r.WithContext(ctx)
 		inner.Body = io.NopCloser(bytes.NewReader(body))
 		g.next.ServeHTTP(rec, inner)
 		rec.finish()
-		if !rec.hijacked && !g.keep(rec.status) {
+		if !kept {
 			return nil, errGivenUp
 		}
 		return rec.answer(g.headers), nil
 	})
 	switch {
 	case rec == nil && err == nil:
-		kept.replay(w)
+		first.replay(w)
 	case rec == nil:
 		p, after := refusal(err)
 		p.write(w, after)

@@ -8,9 +8,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"runtime"
 	"strings"
 	"sync"
@@ -440,31 +443,78 @@ func TestHijack(t *testing.T) {
 	require.Equal(t, 2, s.runs)
 }
 
-func TestAPanicFreesTheKey(t *testing.T) {
+func TestAPanicFreesTheKeyUnlessTheAnswerHasBegun(t *testing.T) {
 	for name, end := range map[string]func(){
 		"panic": func() { panic("boom") },
 		"abort": func() { panic(http.ErrAbortHandler) },
 		"exit":  runtime.Goexit,
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, func(w http.ResponseWriter, _ *http.Request) {
-				_, _ = io.WriteString(w, "never sent")
-				end()
-			})
-			var recovered any
-			w := httptest.NewRecorder()
-			var wg sync.WaitGroup
-			wg.Go(func() {
-				defer func() { recovered = recover() }()
-				s.serve(w, post("k", ""))
-			})
-			wg.Wait()
-			require.Equal(t, map[string]any{"panic": "boom", "abort": http.ErrAbortHandler, "exit": nil}[name], recovered)
-			require.Empty(t, w.Body.String())
-			s.handler = says(200, "ok")
-			s.want(s.do(post("k", "")), 200, "ok")
+			for begun, begin := range map[string]http.HandlerFunc{
+				"nothing":   func(http.ResponseWriter, *http.Request) {},
+				"a failure": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(502) },
+				"an answer": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "never sent") },
+				"a stream":  func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush() },
+			} {
+				s := newSite(t, func(w http.ResponseWriter, r *http.Request) {
+					begin(w, r)
+					end()
+				})
+				var recovered any
+				w := httptest.NewRecorder()
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					defer func() { recovered = recover() }()
+					s.serve(w, post("k", ""))
+				})
+				wg.Wait()
+				require.Equal(t, map[string]any{"panic": "boom", "abort": http.ErrAbortHandler, "exit": nil}[name], recovered)
+				require.Empty(t, w.Body.String())
+				s.handler = says(200, "ok")
+				if begun == "an answer" || begun == "a stream" {
+					s.problem(s.do(post("k", "")), 410, "Answer_not_kept")
+				} else {
+					s.want(s.do(post("k", "")), 200, "ok")
+				}
+			}
 		})
 	}
+}
+
+// A proxy learns too late that the answer of its upstream breaks off: what was asked for has been done there.
+func TestAProxyWhoseUpstreamBreaksOff(t *testing.T) {
+	effects := 0
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		effects++
+		w.Header().Set("Content-Length", "100")
+		w.WriteHeader(http.StatusCreated)
+	}))
+	defer upstream.Close()
+	to, err := url.Parse(upstream.URL)
+	require.NoError(t, err)
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }, ErrorLog: log.New(io.Discard, "", 0),
+	}
+	s := newSite(t, proxy.ServeHTTP)
+	server := httptest.NewServer(http.HandlerFunc(s.serve))
+	defer server.Close()
+	send := func() (*http.Response, error) {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, strings.NewReader("x"))
+		require.NoError(t, err)
+		r.Header.Set("Idempotency-Key", "k")
+		resp, err := server.Client().Do(r)
+		if err == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+			require.NoError(t, resp.Body.Close())
+		}
+		return resp, err
+	}
+	_, err = send()
+	require.Error(t, err, "the connection breaks off, too")
+	resp, err := send()
+	require.NoError(t, err)
+	require.Equal(t, 410, resp.StatusCode)
+	require.Equal(t, 1, effects)
 }
 
 func TestClientsThatGoAway(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 type recorder struct {
 	w      http.ResponseWriter
 	limit  int
+	begun  func(status int) // called once, when the handler has said how it answers
 	status int
 	header http.Header // as it was at WriteHeader
 	body   []byte
@@ -20,6 +21,9 @@ type recorder struct {
 	passing  bool
 	hijacked bool
 }
+
+// hijacked is the status of an answer that nobody here sees.
+const hijacked = -1
 
 func (r *recorder) Header() http.Header { return r.w.Header() }
 
@@ -36,6 +40,7 @@ func (r *recorder) WriteHeader(status int) {
 	}
 	r.status = status
 	r.header = r.w.Header().Clone()
+	r.begun(status)
 	if r.header["Trailer"] != nil {
 		r.pass()
 	}
@@ -75,6 +80,7 @@ func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(r.w).Hijack()
 	if err == nil {
 		r.passing, r.hijacked = true, true
+		r.begun(hijacked)
 	}
 	return conn, rw, err
 }
