@@ -18,6 +18,8 @@ const (
 	maxParked = 1000
 	// settleTimeout bounds one call of Settle, and of Close.
 	settleTimeout = 5 * time.Second
+	// clockSkew is how far the transport's clock may be behind ours.
+	clockSkew = time.Second
 	// drainGrace is how long handlers have to return after their contexts have ended.
 	drainGrace = time.Second
 	// poisonSlack: a message delivered more than this many times the attempts it may have has ended this process, or
@@ -42,6 +44,7 @@ type run struct {
 	endKeeping context.CancelFunc
 	allSaid    chan struct{} // closed when the settler has told the transport every verdict and ended
 	opened     bool          // of the fetching goroutine: a subscription was opened before
+	began      time.Time     // of the fetching goroutine: when that was
 	resume     []Cursor      // of the fetching goroutine: where a reader has come to, in each log
 
 	mu       sync.Mutex
@@ -177,8 +180,11 @@ func (r *run) open(ctx context.Context) (*source, error) {
 		Topic: r.c.topic, Group: c.Group, Ordered: c.Ordered, Start: c.Start, Lease: c.Lease,
 		Slots: r.slots, Parked: maxParked, MaxBytes: c.BufferBytes, Report: r.report,
 	}
-	if len(r.resume) > 0 { // a reader goes on where it was
+	switch {
+	case len(r.resume) > 0: // a reader goes on where it was
 		spec.Start = After(r.resume...)
+	case r.opened && c.Group == "" && c.Start.IsLatest() && r.c.features.Replay >= ReplayTime:
+		spec.Start = FromTime(r.began.Add(-clockSkew)) // it has seen nothing, and the end is no longer where it was
 	}
 	sub, err := r.c.source.Open(ctx, spec)
 	if err != nil {
@@ -192,7 +198,7 @@ func (r *run) open(ctx context.Context) (*source, error) {
 	}
 	r.mu.Unlock()
 	if !r.opened {
-		r.opened = true
+		r.opened, r.began = true, time.Now()
 		close(r.c.ready)
 	}
 	return src, nil

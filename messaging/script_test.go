@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tandemgo/tandem/messaging"
 )
@@ -17,6 +18,7 @@ type script struct {
 	fail     chan error                    // what Receive fails with
 	settle   func(v *messaging.Settlement) // nil: nothing but to note it
 	close    func()
+	nothing  atomic.Bool // Receive answers with nothing
 
 	mu   sync.Mutex
 	said []messaging.Settlement
@@ -48,6 +50,9 @@ func (s *script) deliver(d ...messaging.Delivery) {
 }
 
 func (s *script) Receive(ctx context.Context, into []messaging.Delivery) (int, error) {
+	if s.nothing.Load() {
+		return 0, nil
+	}
 	select {
 	case into[0] = <-s.queue:
 		return 1, nil
