@@ -1,6 +1,7 @@
 package messaging_test
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,5 +26,24 @@ func TestAReaderOfTheEndMissesNothing(t *testing.T) {
 		publish(t, b, message("orders", "", "later"))
 		pass(time.Minute)
 		require.Equal(t, []string{"meanwhile", "later"}, r.saw())
+	})
+}
+
+// A transport that answers with nothing is broken, and is not asked as fast as this process can.
+func TestAReceiveOfNothingIsAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScript(messaging.Features{Groups: true, Confirm: messaging.ConfirmBroker})
+		s.nothing.Store(true)
+		var events []messaging.EventKind
+		r := run(t, s, messaging.ConsumerConfig{
+			Group: "g", OnEvent: func(_ context.Context, e messaging.Event) { events = append(events, e.Kind) },
+		}, ok)
+		pass(time.Minute)
+		require.Less(t, r.Stats().Reconnects, int64(20))
+		require.Equal(t, messaging.Disconnected, events[0])
+		s.nothing.Store(false)
+		s.deliver(messaging.Delivery{Message: message("orders", "", "a"), Ref: 1})
+		pass(time.Minute)
+		require.Equal(t, []string{"a"}, r.saw())
 	})
 }

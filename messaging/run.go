@@ -229,11 +229,16 @@ func (r *run) fetch(ctx context.Context, src *source) error {
 			r.accept(src, into[:k])
 			clear(into[:k])
 		}
+		if err == nil && k == 0 {
+			err = errNothing
+		}
 		if err != nil {
 			return err
 		}
 	}
 }
+
+var errNothing = errors.New("messaging: Receive returned neither a delivery nor an error")
 
 // waitForRoom returns how many slots are free, at least one; zero when the run drains.
 func (r *run) waitForRoom() int {
