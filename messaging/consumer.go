@@ -59,7 +59,8 @@ type ConsumerConfig struct {
 	// Retry says how often and how patiently. Its Budget and MaxHint are not asked. Zero fields: 5 attempts, from 1 s to
 	// 5 min.
 	Retry retry.Policy
-	// MaxAge bounds the retries of RetryAfter, which count as no attempt, since the message was published. Zero: 24 h.
+	// MaxAge bounds the retries of RetryAfter, which count as no attempt, since the message was published; one that was
+	// older when it came may wait for a 24th of it. Zero: 24 h.
 	MaxAge time.Duration
 	// DeadLetter is the topic of dead letters. Zero: the topic and ".dead".
 	DeadLetter string

@@ -327,9 +327,10 @@ func (r *run) decideFailure(ctx context.Context, f *flight, err error) decision 
 		if hint <= 0 {
 			hint = r.delay(1)
 		}
-		if age := r.c.config.MaxAge; age != NoTimeout && now.Add(hint).Sub(f.published()) > age {
+		if r.tooOld(f, now.Add(hint)) {
 			return decision{counted: true, burial: r.newBurial(f, deadAge, err, now)}
 		}
+		hint = spread(hint)
 		r.onRetry(ctx, retry.Event{Attempt: attempt, Delay: hint, Hinted: true, Err: err})
 		return decision{action: Retry, delay: hint, waited: true, cause: err}
 	}
@@ -376,6 +377,26 @@ func (r *run) delay(n int) time.Duration {
 		ceiling = p.BaseDelay << (n - 1)
 	}
 	return max(rand.N(ceiling+1), leastDelay)
+}
+
+// tooOld reports whether a message that waits until then has waited for longer than it may. One that was old when it came,
+// because its consumers were away or because it was sent back from the dead letters, has a little time all the same.
+func (r *run) tooOld(f *flight, then time.Time) bool {
+	age := r.c.config.MaxAge
+	if age == NoTimeout || then.Sub(f.published()) <= age {
+		return false
+	}
+	since := f.first
+	if since.IsZero() {
+		since = f.arrived
+	}
+	return then.Sub(since) > age/24
+}
+
+// spread adds up to a tenth to a wait that was asked for: those who wait for one breaker would all come back at once.
+func spread(hint time.Duration) time.Duration {
+	hint = max(hint, leastDelay)
+	return hint + min(rand.N(hint/10+1), NoTimeout-hint)
 }
 
 // published is since when the age of a message counts.
