@@ -320,7 +320,7 @@ func (r *run) decideFailure(ctx context.Context, f *flight, err error) decision 
 	if _, held := errors.AsType[*holdError](err); held {
 		return decision{action: Retry, delay: holdFor, waited: true, held: true}
 	}
-	if isPermanent(err) {
+	if isPermanent(err) && !errors.Is(err, ErrClosed) { // that a connection of ours is closed is no word about the message
 		return decision{counted: true, burial: r.newBurial(f, deadRejected, err, now)}
 	}
 	if hint, ok := hintOf(err); ok {

@@ -2,6 +2,7 @@ package messaging_test
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandemgo/tandem/messaging"
+	"github.com/tandemgo/tandem/retry"
 )
 
 // However little a handler asks for, it is not called in a loop.
@@ -65,5 +67,18 @@ func TestAnOldMessageMayWaitALittle(t *testing.T) {
 		calls = math.MinInt
 		pass(26 * time.Hour)
 		require.Equal(t, "age", r.dead1(t).Reason, "but not for ever")
+	})
+}
+
+// That a connection of this process is closed says nothing about the message.
+func TestAClosedTransportIsNoRejection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBus(t, busConfig)
+		r := run(t, b, messaging.ConsumerConfig{Group: "g"}, oncePer(func() error {
+			return &messaging.PublishError{Failed: []messaging.Failure{{Err: retry.Permanent(fmt.Errorf("bus: %w", messaging.ErrClosed))}}}
+		}))
+		publish(t, b, message("orders", "", "a"))
+		pass(time.Minute)
+		require.Equal(t, int64(1), r.Stats().Handled)
 	})
 }
