@@ -212,6 +212,31 @@ func TestDoWaitsForTheOwner(t *testing.T) {
 	}
 }
 
+// Whose time is over while it waits is told what it waited for.
+func TestDoWaitsNoLongerThanItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t)
+		go func() {
+			_, _ = do(t, s, idempotency.Config{}, func(context.Context) (string, error) { time.Sleep(time.Minute); return "", nil })
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errWork)
+		defer cancel()
+		began, runs, told := time.Now(), 0, 0
+		c := idempotency.Config{Wait: time.Hour, OnEvent: func(_ context.Context, e idempotency.Event) {
+			require.Equal(t, idempotency.InFlight, e.Status)
+			told++
+		}}
+		_, err := idempotency.Do(ctx, s, theKey, c, returns(&runs, ""))
+		require.ErrorIs(t, err, errWork)
+		require.ErrorIs(t, err, idempotency.ErrInFlight)
+		require.Equal(t, time.Second, time.Since(began))
+		require.Equal(t, 1, told)
+		require.Zero(t, runs)
+		time.Sleep(time.Hour)
+	})
+}
+
 // Many wait while one works; all see its result, because each goes back through Begin.
 func TestDoManyWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

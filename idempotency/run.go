@@ -118,12 +118,14 @@ func (j *job) abandon(ctx context.Context, k *keeper, w *working) {
 func (j *job) begin(ctx context.Context) (Claim, time.Time, error) {
 	deadline := time.Now().Add(j.wait)
 	pause := pollFirst
+	var claim Claim
 	for {
 		if ctx.Err() != nil {
-			return Claim{}, time.Time{}, fmt.Errorf("idempotency: claim: %w", context.Cause(ctx))
+			return Claim{}, time.Time{}, j.interrupted(ctx, claim)
 		}
 		began := time.Now() // before the call: the store's lease starts no earlier
-		claim, err := j.ask(ctx)
+		var err error
+		claim, err = j.ask(ctx)
 		left := time.Until(deadline)
 		if err != nil || claim.Status != InFlight || left <= 0 {
 			j.tell(ctx, Event{
@@ -134,6 +136,16 @@ func (j *job) begin(ctx context.Context) (Claim, time.Time, error) {
 		sleep(ctx, min(pause/2+rand.N(pause/2), left, max(claim.RetryAfter, time.Millisecond)))
 		pause = min(2*pause, pollMost)
 	}
+}
+
+// interrupted is the error of a caller whose context ended before it had a claim. last is what it has been told.
+func (j *job) interrupted(ctx context.Context, last Claim) error {
+	err := fmt.Errorf("idempotency: claim: %w", context.Cause(ctx))
+	if last.Status != InFlight {
+		return err
+	}
+	j.tell(ctx, Event{Scope: j.key.Scope, Step: StepBegin, Status: InFlight})
+	return fmt.Errorf("%w: %w", refused(last), err)
 }
 
 func claimError(ctx context.Context, err error) error {
