@@ -3,7 +3,7 @@
 // again, marked Idempotent-Replayed: true, and the handler does not run.
 //
 // The key may come bare or as a quoted string (RFC 8941); both are the same key. It is 1 to 255 visible ASCII
-// characters, and counts within one tenant, method and path only: two tenants never meet. The body is read before the
+// characters, and counts within one tenant, method and requested path only: two tenants never meet. The body is read before the
 // handler, up to MaxRequestBytes, and given back to it.
 //
 // What is kept: the status, the body up to MaxKeptBytes, and the headers Content-Type, Content-Language,
@@ -17,7 +17,8 @@
 // as it comes and leaves a tombstone: a duplicate is told that the work is done, it does not run.
 //
 // Put what refuses a request before it starts (authentication, rate limits) outside of the guard, and what counts or
-// compresses answers too.
+// compresses answers too; what reads the body (forms) goes inside. The host is no part of a key: where several have
+// different services at one path, scope names them.
 //
 // What must not be concluded: that an answer which was sent means that it was recorded. When the store fails after the
 // work, the client still gets its answer, and the claim is left to its lease. Nor that work ends with its handler: what
@@ -35,7 +36,7 @@
 //
 // # Body unreadable
 //
-// 400. The body ended early.
+// 400. The body ended early, or was read before it came to the guard.
 //
 // # Scope refused
 //

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -94,6 +95,9 @@ func (c Config) validate(s idempotency.Store, scope func(*http.Request) (string,
 	fault(c.MaxRequestBytes < 0, "MaxRequestBytes is negative")
 	fault(c.MaxKeptBytes < 0, "MaxKeptBytes is negative")
 	fault(c.Methods != nil && len(c.Methods) == 0, "Methods is empty: nothing would be guarded")
+	for _, m := range c.Methods {
+		fault(m == "" || m != strings.ToUpper(m), "method %q is none that is ever requested", m)
+	}
 	for _, h := range c.Headers {
 		fault(slices.Contains(neverKept, textproto.CanonicalMIMEHeaderKey(h)), "header %q is never kept", h)
 	}
@@ -145,6 +149,9 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	tenant, err := g.scope(r)
 	if err != nil || tenant == "" {
+		if g.config.Log != nil {
+			g.config.Log.WarnContext(r.Context(), "httpguard: scope refused", "error", err)
+		}
 		scopeRefused.write(w, 0)
 		return
 	}
@@ -204,7 +211,7 @@ func (g *guard) use(r *http.Request, body []byte) idempotency.Config {
 		Retain:      g.config.Retain,
 		Wait:        g.config.Wait,
 		Park:        g.config.Park,
-		MaxBytes:    g.config.MaxKeptBytes + maxKeptHeaders,
+		MaxBytes:    min(g.config.MaxKeptBytes, math.MaxInt-maxKeptHeaders) + maxKeptHeaders,
 		Codec:       codec{},
 		OnEvent:     g.config.OnEvent,
 		Log:         g.config.Log,
@@ -230,6 +237,10 @@ func (g *guard) read(w http.ResponseWriter, r *http.Request) ([]byte, *problem) 
 		return nil, &bodyTooLarge
 	}
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, g.config.MaxRequestBytes))
+	if err == nil && len(b) == 0 && r.ContentLength > 0 {
+		// Somebody outside has read it, as http.Request.ParseForm does. Without it, two requests would look alike.
+		err = io.ErrUnexpectedEOF
+	}
 	if err == nil {
 		return b, nil
 	}

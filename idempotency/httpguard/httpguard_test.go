@@ -12,8 +12,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/http/httputil"
+	"net/textproto"
 	"net/url"
+	"os"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -23,6 +27,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tandemgo/tandem/client"
 	"github.com/tandemgo/tandem/idempotency"
 	"github.com/tandemgo/tandem/idempotency/httpguard"
 	"github.com/tandemgo/tandem/idempotency/idempotencytest"
@@ -103,6 +108,20 @@ func (s *site) problem(w *httptest.ResponseRecorder, status int, heading string)
 	require.NotEmpty(s, p.Title)
 	require.NotEmpty(s, p.Detail)
 	require.Empty(s, w.Header().Get("Idempotent-Replayed"))
+}
+
+// over sends a request over a real connection.
+func (s *site) over(server *httptest.Server, key, body string) (*http.Response, string) {
+	s.Helper()
+	r, err := http.NewRequestWithContext(s.Context(), http.MethodPost, server.URL+"/orders", strings.NewReader(body))
+	require.NoError(s, err)
+	r.Header.Set("Idempotency-Key", key)
+	resp, err := server.Client().Do(r)
+	require.NoError(s, err)
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(s, err)
+	require.NoError(s, resp.Body.Close())
+	return resp, string(b)
 }
 
 func says(status int, body string) http.HandlerFunc {
@@ -294,6 +313,16 @@ func TestBodies(t *testing.T) {
 	s.want(s.do(post("k", "another")), 200, "another") // nothing was claimed
 }
 
+// A form that was parsed outside of the guard has left no body, and so nothing to tell two requests apart.
+func TestABodyThatWasReadBefore(t *testing.T) {
+	s := newSite(t, says(200, "ok"))
+	r := post("k", "amount=1")
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	require.Equal(t, "1", r.FormValue("amount"))
+	s.problem(s.do(r), 400, "Body_unreadable")
+	require.Zero(t, s.runs)
+}
+
 type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
@@ -326,10 +355,9 @@ func TestInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, nil)
 		s.handler = func(w http.ResponseWriter, r *http.Request) {
-			time.Sleep(1500 * time.Millisecond)
 			again := s.do(post("k", "x"))
 			s.problem(again, 409, "In_flight")
-			require.Equal(t, "29", again.Header().Get("Retry-After"), "the rest of the lease, rounded up")
+			require.Equal(t, "2", again.Header().Get("Retry-After"), "not the 30 s of the lease: most work is faster")
 			s.problem(s.do(post("k", "another")), 422, "Key_reused")
 			w.WriteHeader(http.StatusAccepted)
 		}
@@ -386,24 +414,27 @@ func TestAnAnswerThatCannotBeKeptLeavesATombstone(t *testing.T) {
 
 // Over real connections: trailers are neither lost nor kept.
 func TestTrailers(t *testing.T) {
-	s := newSite(t, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Trailer", "Sum")
-		_, _ = io.WriteString(w, "x")
-		w.Header().Set("Sum", "1")
-	})
-	server := httptest.NewServer(http.HandlerFunc(s.serve))
-	defer server.Close()
-	for _, want := range []int{200, 410} {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, nil)
-		require.NoError(t, err)
-		r.Header.Set("Idempotency-Key", "k")
-		resp, err := server.Client().Do(r)
-		require.NoError(t, err)
-		_, err = io.ReadAll(resp.Body)
-		require.NoError(t, err)
-		require.NoError(t, resp.Body.Close())
-		require.Equal(t, want, resp.StatusCode)
-		require.Equal(t, want == 200, resp.Trailer.Get("Sum") == "1")
+	for name, handler := range map[string]http.HandlerFunc{
+		"announced": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Trailer", "Sum")
+			_, _ = io.WriteString(w, "x")
+			w.Header().Set("Sum", "1")
+		},
+		"not announced": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "x")
+			w.Header().Set(http.TrailerPrefix+"Sum", "1")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, handler)
+			server := httptest.NewServer(http.HandlerFunc(s.serve))
+			defer server.Close()
+			for _, want := range []int{200, 410} {
+				resp, _ := s.over(server, "k", "")
+				require.Equal(t, want, resp.StatusCode)
+				require.Equal(t, want == 200, resp.Trailer.Get("Sum") == "1")
+			}
+		})
 	}
 }
 
@@ -661,6 +692,9 @@ func TestNewRefuses(t *testing.T) {
 	_, err := httpguard.New(nil, nil, httpguard.Config{
 		Lease: -1, Retain: -1, Wait: -1, MaxRequestBytes: -1, MaxKeptBytes: -1, Methods: []string{}, Headers: []string{"set-cookie", "date"},
 	})
+	_, lower := httpguard.New(newSite(t, nil).store, tenant, httpguard.Config{Methods: []string{"POST", "patch", ""}})
+	require.ErrorContains(t, lower, `"patch"`)
+	require.ErrorContains(t, lower, `""`)
 	for _, word := range []string{"store", "scope", "Lease", "Retain", "Wait", "MaxRequestBytes", "MaxKeptBytes", "Methods", "set-cookie", "date"} {
 		require.ErrorContains(t, err, word)
 	}
@@ -674,17 +708,98 @@ func TestOverHTTP(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(s.serve))
 	defer server.Close()
 	for i := range 3 {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+"/orders", strings.NewReader("<html>"))
+		resp, body := s.over(server, "k", "<html>")
+		require.Equal(t, "<html>", body)
+		require.Equal(t, "text/html; charset=utf-8", resp.Header.Get("Content-Type"))
+		require.EqualValues(t, 6, resp.ContentLength)
+		require.Equal(t, i > 0, resp.Header.Get("Idempotent-Replayed") == "true")
+	}
+}
+
+// The types of the problems are links to headings of the package's page.
+func TestProblemsAreDocumented(t *testing.T) {
+	doc, err := os.ReadFile("doc.go")
+	require.NoError(t, err)
+	source, err := os.ReadFile("problem.go")
+	require.NoError(t, err)
+	titles := regexp.MustCompile(`problem\{http\.\w+, "([^"]+)"`).FindAllStringSubmatch(string(source), -1)
+	require.Len(t, titles, 10)
+	for _, title := range titles {
+		require.Contains(t, string(doc), "\n// # "+title[1]+"\n//\n")
+	}
+}
+
+// What the guard gives the handler behaves as the server's own does.
+func TestTheHandlerSeesAnOrdinaryExchange(t *testing.T) {
+	s := newSite(t, func(w http.ResponseWriter, r *http.Request) {
+		require.Equal(t, "42", r.PathValue("id"))
+		require.Equal(t, "POST /orders/{id}", r.Pattern)
+		c := http.NewResponseController(w)
+		require.NoError(t, c.SetWriteDeadline(time.Now().Add(time.Minute)))
+		require.NoError(t, c.EnableFullDuplex())
+		w.Header().Set("Link", "</style.css>")
+		w.WriteHeader(http.StatusEarlyHints)
+		for _, code := range []int{0, 99, 1000} {
+			require.Panics(t, func() { w.WriteHeader(code) })
+		}
+		n, err := io.Copy(w, io.LimitReader(r.Body, 1<<20)) // ReaderFrom, where there is one
+		require.NoError(t, err)
+		require.EqualValues(t, 5000, n)
+		w.WriteHeader(http.StatusTeapot) // too late
+	})
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /orders/{id}", s.serve)
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	hints := 0
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		Got1xxResponse: func(int, textproto.MIMEHeader) error { hints++; return nil },
+	})
+	payload := strings.Repeat("x", 5000)
+	for i := range 2 {
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+"/orders/42", io.MultiReader(strings.NewReader(payload)))
 		require.NoError(t, err)
 		r.Header.Set("Idempotency-Key", "k")
+		r.Header.Set("Expect", "100-continue")
 		resp, err := server.Client().Do(r)
 		require.NoError(t, err)
 		b, err := io.ReadAll(resp.Body)
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
-		require.Equal(t, "<html>", string(b))
-		require.Equal(t, "text/html; charset=utf-8", resp.Header.Get("Content-Type"))
-		require.EqualValues(t, 6, resp.ContentLength)
+		require.Equal(t, 200, resp.StatusCode)
+		require.Equal(t, payload, string(b))
 		require.Equal(t, i > 0, resp.Header.Get("Idempotent-Replayed") == "true")
 	}
+	require.Equal(t, 3, hints, "100 twice, 103 once")
+	require.Equal(t, 1, s.runs)
+}
+
+// The deadline that package client brings along ends the wait for another request's answer.
+func TestWithinTheDeadlineOfTheCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, func(w http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+			w.WriteHeader(http.StatusCreated)
+		})
+		s.config.Wait = time.Hour
+		inbound, err := client.NewInbound(client.InboundConfig{})
+		require.NoError(t, err)
+		site := inbound(http.HandlerFunc(s.serve))
+		send := func(ms string) *httptest.ResponseRecorder {
+			r := post("k", "")
+			r.Header.Set("Tandem-Timeout-Ms", ms)
+			w := httptest.NewRecorder()
+			site.ServeHTTP(w, r)
+			return w
+		}
+		first := make(chan *httptest.ResponseRecorder)
+		go func() { first <- send("5000") }()
+		synctest.Wait()
+		began := time.Now()
+		s.problem(send("1000"), 409, "In_flight")
+		require.Equal(t, time.Second, time.Since(began))
+		s.want(<-first, 201, "")
+		s.want(send("1000"), 201, "")
+		require.Equal(t, 1, s.runs)
+	})
 }

@@ -35,12 +35,15 @@ var (
 	storeDown      = problem{http.StatusServiceUnavailable, "Store unavailable", "The work did not start."}
 )
 
+// comeBack bounds the Retry-After of a key in flight. The hint is the end of the lease, by which a dead owner's key is
+// free; a live one has mostly answered long before.
+const comeBack = 2 * time.Second
+
 // refusal is the problem of a request whose handler did not run, and when to try again.
 func refusal(err error) (problem, time.Duration) {
 	switch {
 	case errors.Is(err, idempotency.ErrInFlight):
-		after := max(time.Second, retry.Judge(err).Hint)
-		return inFlight, after
+		return inFlight, min(max(retry.Judge(err).Hint, time.Second), comeBack)
 	case errors.Is(err, idempotency.ErrMismatch):
 		return keyReused, 0
 	case errors.Is(err, idempotency.ErrUnknown):

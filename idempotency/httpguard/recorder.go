@@ -2,6 +2,7 @@ package httpguard
 
 import (
 	"bufio"
+	"fmt"
 	"maps"
 	"net"
 	"net/http"
@@ -34,7 +35,10 @@ func (r *recorder) WriteHeader(status int) {
 	if r.status != 0 || r.hijacked {
 		return
 	}
-	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
+	if status < 100 || status > 999 {
+		panic(fmt.Sprintf("httpguard: invalid WriteHeader code %d", status)) // as net/http does
+	}
+	if status < 200 && status != http.StatusSwitchingProtocols {
 		r.w.WriteHeader(status) // an informational answer comes before the answer and is none
 		return
 	}
@@ -87,8 +91,17 @@ func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // finish is called when the handler has returned.
 func (r *recorder) finish() {
-	if r.status == 0 && !r.hijacked {
+	if r.hijacked {
+		return
+	}
+	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
+	}
+	for name := range r.w.Header() {
+		if strings.HasPrefix(name, http.TrailerPrefix) { // a trailer that was not announced
+			r.pass()
+			return
+		}
 	}
 }
 
