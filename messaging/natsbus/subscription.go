@@ -212,8 +212,9 @@ func (s *subscription) delivery(m *nats.Msg, info ackInfo, until time.Time, size
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ref++
-	if s.spec.Group != "" {
+	if len(s.held) >= max(s.sweep, 2*s.spec.Slots+64) {
 		s.sweepLocked()
+		s.sweep = 2 * len(s.held)
 	}
 	s.held[s.ref] = held{reply: m.Reply, until: until, size: size}
 	s.bytes += size
@@ -222,17 +223,23 @@ func (s *subscription) delivery(m *nats.Msg, info ackInfo, until time.Time, size
 
 // sweepLocked forgets deliveries whose lease ran out and that nobody settled.
 func (s *subscription) sweepLocked() {
-	if len(s.held) < max(s.sweep, 2*s.spec.Slots+64) {
-		return
-	}
 	now := time.Now()
 	for ref, h := range s.held {
-		if !now.Before(h.until) {
+		if !h.until.IsZero() && !now.Before(h.until) {
 			delete(s.held, ref)
 			s.bytes -= h.size
 		}
 	}
-	s.sweep = 2 * len(s.held)
+}
+
+// heldBytes returns the size of what is delivered and not settled; sweep looks for lost leases first.
+func (s *subscription) heldBytes(sweep bool) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sweep {
+		s.sweepLocked()
+	}
+	return s.bytes
 }
 
 // status takes a word of the server about one of the pull requests. Each has a reply subject of its own.
@@ -430,9 +437,6 @@ func (s *subscription) ask(free int) error {
 	if free <= 0 || s.place.doubt || s.place.broken || !s.b.nc.IsConnected() || time.Now().Before(s.pause) {
 		return nil
 	}
-	s.mu.Lock()
-	heldBytes := s.bytes
-	s.mu.Unlock()
 	if s.sub == nil {
 		inbox := s.b.nc.NewInbox() + "."
 		// Not ChanSubscribe: on such a subscription AutoUnsubscribe is a data race inside of nats.go.
@@ -446,7 +450,10 @@ func (s *subscription) ask(free int) error {
 	if s.credit.asked == 0 {
 		s.heard = time.Now()
 	}
-	g, due := s.credit.ask(free, heldBytes)
+	g, due := s.credit.ask(free, s.heldBytes(false))
+	if !due && s.credit.asked == 0 { // short of bytes: those of lost leases are free again
+		g, due = s.credit.ask(free, s.heldBytes(true))
+	}
 	if !due {
 		return nil
 	}
