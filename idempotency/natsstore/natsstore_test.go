@@ -32,9 +32,18 @@ func TestBothCodesAreConflicts(t *testing.T) {
 	for code, want := range map[jetstream.ErrorCode]bool{10071: true, 10164: true, 10077: false, 10059: false} {
 		err := translate(fmt.Errorf("nats: %w", &jetstream.APIError{ErrorCode: code}))
 		require.Equal(t, want, conflict(err), code)
-		require.Equal(t, code == 10077, errors.Is(err, idempotency.ErrFull), code)
 	}
 	require.False(t, conflict(nats.ErrTimeout))
+}
+
+// What has no room has room for a tombstone, perhaps; what is not known as that is asked again until the lease ends.
+func TestWhatHasNoRoom(t *testing.T) {
+	for code, want := range map[jetstream.ErrorCode]bool{10002: true, 10023: true, 10047: true, 10054: true, 10077: true, 10071: false, 10059: false} {
+		err := translate(fmt.Errorf("nats: %w", &jetstream.APIError{ErrorCode: code}))
+		require.Equal(t, want, errors.Is(err, idempotency.ErrFull), code)
+	}
+	require.ErrorIs(t, translate(nats.ErrMaxPayload), idempotency.ErrFull)
+	require.NotErrorIs(t, translate(nats.ErrTimeout), idempotency.ErrFull)
 }
 
 func TestTTLIsWholeSecondsAndNeverShort(t *testing.T) {
