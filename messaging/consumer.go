@@ -225,7 +225,12 @@ func (c *ConsumerConfig) fillDead(s Subscriber, topic string, f Features) error 
 	if c.Dead == nil && c.DeadLetter == "" && f.Confirm == ConfirmNone {
 		return nil
 	}
-	fillZero(&c.DeadLetter, topic+deadSuffix)
+	if c.DeadLetter == "" {
+		c.DeadLetter = topic + deadSuffix
+		if err := CheckTopic(c.DeadLetter); err != nil && CheckTopic(topic) == nil {
+			return fmt.Errorf("messaging: DeadLetter must be named: %w", err)
+		}
+	}
 	if c.Dead != nil {
 		return nil
 	}

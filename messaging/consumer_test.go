@@ -141,7 +141,7 @@ func TestADeadLetterFitsAlthoughItsReasonDoesNot(t *testing.T) {
 			return messaging.Reject(errors.New(strings.Repeat("very\nlong\x00ü", 100_000)))
 		})
 		whole, full := message("orders", "", "small"), message("orders", "", "")
-		full.Body = make([]byte, 10_000-250)
+		full.Body = make([]byte, 10_000-490)
 		publish(t, b, whole, full)
 		pass(time.Second)
 		dead := readDead(t, b)

@@ -47,7 +47,8 @@ type burial struct {
 	err      error
 	attempts int
 	last     time.Time
-	tries    int // publishes of it
+	tries    int  // publishes of it
+	bare     bool // with its reasons it was too large for the transport, whatever our own count said
 }
 
 // DeadLetter tells of one message given up.
@@ -74,7 +75,7 @@ func (r *run) deadOnArrival(f *flight, malformed error) *burial {
 		return nil
 	}
 	attempt, most := f.message.Attempt-f.waits, r.c.config.Retry.MaxAttempts
-	if attempt > poisonSlack*most || f.last && attempt > most {
+	if (attempt-1)/poisonSlack >= most || f.last && attempt > most { // not poisonSlack*most, which may overflow
 		return r.newBurial(f, deadCrashed, errCrashed, f.arrived)
 	}
 	return nil
@@ -101,7 +102,10 @@ func (r *run) bury(f *flight, d *decision) {
 	*d = decision{action: Retry, delay: r.delay(b.tries), cause: b.err}
 	if err := r.publishDead(f); err != nil {
 		r.logError(r.base, "messaging: a dead letter is not stored", err)
-		if isPermanentPublish(err) {
+		_, tooLarge := errors.AsType[*TooLargeError](err)
+		if tooLarge && !b.bare {
+			b.bare, d.delay = true, leastDelay
+		} else if isPermanentPublish(err) {
 			b.tries = max(b.tries, 8) // wait long: somebody has to make the topic
 			d.delay = r.delay(b.tries)
 		}
@@ -184,6 +188,9 @@ func (r *run) deadLetter(f *flight) *Message {
 	for _, w := range why {
 		delete(m.Header, w.key) // of an earlier death
 		if w.value == "" {
+			continue
+		}
+		if b.bare {
 			continue
 		}
 		m.Header[w.key] = w.value

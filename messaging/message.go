@@ -195,10 +195,12 @@ func checkValue(v string) error {
 	return nil
 }
 
-// size is what a message costs against Features.MaxBytes: what the bindings of CloudEvents put on the wire, rounded up.
+// size is what a message costs against Features.MaxBytes: what the bindings of CloudEvents put on the wire, rounded up. It
+// does not depend on the topic, so that what could be published can be dead-lettered.
 func (m *Message) size() int {
-	const attributes, perHeader = 160, 4 // names of the ce- headers with their times; ": " and CRLF
-	n := attributes + len(m.Body) + len(m.ID) + len(m.Topic) + len(m.Key) + len(m.Type) + len(m.Source)
+	// Names of the ce- headers with their times, and a topic, which is in the id for deduplication; ": " and CRLF.
+	const attributes, perHeader = 160 + maxTopic, 4
+	n := attributes + len(m.Body) + 2*len(m.ID) + len(m.Key) + len(m.Type) + len(m.Source)
 	for k, v := range m.Header {
 		n += len(k) + len(v) + perHeader
 	}
