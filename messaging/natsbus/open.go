@@ -48,7 +48,12 @@ func (b *Bus) Open(ctx context.Context, s messaging.Spec) (messaging.Subscriptio
 	if s.Group != "" {
 		info, err = b.openDurable(ctx, s)
 	} else {
-		info, err = b.createReader(ctx, s.Topic, startPolicy(s.Start))
+		// Before the consumer: if the stream is made again in between, that will be noticed.
+		var st *jetstream.StreamInfo
+		if st, err = b.streamFor(ctx, s); err == nil {
+			sub.born = st.Created
+			info, err = b.createReader(ctx, s.Topic, startPolicy(s.Start))
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -118,6 +123,9 @@ func (b *Bus) openDurable(ctx context.Context, s messaging.Spec) (*jetstream.Con
 	stream, want := b.stream(s.Topic), b.durableConfig(s)
 	c, err := b.js.Consumer(ctx, stream, want.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		if _, err := b.streamFor(ctx, s); err != nil {
+			return nil, err
+		}
 		c, err = b.js.CreateConsumer(ctx, stream, want)
 		if errors.Is(err, jetstream.ErrConsumerExists) { // another member was faster
 			c, err = b.js.Consumer(ctx, stream, want.Durable)
@@ -172,6 +180,29 @@ func diffDurable(have, want jetstream.ConsumerConfig, s messaging.Spec) []string
 	d.add("max request bytes", have.MaxRequestMaxBytes <= 0 || s.MaxBytes > 0 && have.MaxRequestMaxBytes >= s.MaxBytes, have.MaxRequestMaxBytes, fmt.Sprintf("at least %d", s.MaxBytes))
 	d.add("priority policy", have.PriorityPolicy == want.PriorityPolicy, have.PriorityPolicy, want.PriorityPolicy)
 	return d
+}
+
+// streamFor returns the stream of s, or an error where the cursor of s cannot be one of it. The server would wait until
+// the stream gets there, and skip everything before.
+func (b *Bus) streamFor(ctx context.Context, s messaging.Spec) (*jetstream.StreamInfo, error) {
+	st, err := b.streamInfo(ctx, s.Topic)
+	if err != nil {
+		return nil, err
+	}
+	if seq, ok, _ := startSequence(s.Start); ok && seq > st.State.LastSeq {
+		return nil, retry.Permanent(fmt.Errorf("natsbus: open %q: %w: cursor %d is behind the last message, %d", s.Topic, messaging.ErrInvalid, seq, st.State.LastSeq))
+	}
+	return st, nil
+}
+
+func (b *Bus) streamInfo(ctx context.Context, topic string) (*jetstream.StreamInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	st, err := b.js.Stream(ctx, b.stream(topic))
+	if err != nil {
+		return nil, b.openError(topic, err)
+	}
+	return st.CachedInfo(), nil
 }
 
 // createReader creates a consumer for one reader: it has no acknowledgements, lives in memory and is forgotten by the

@@ -54,6 +54,7 @@ type subscription struct {
 	pause      time.Time // no request before
 	missing    time.Time // since when the server does not know the stream or the consumer. Zero: it does
 	place      place
+	born       time.Time // of a reader: when its stream was made
 
 	freed chan struct{} // capacity 1: bytes were settled
 
@@ -403,10 +404,7 @@ func (s *subscription) reread(ctx context.Context) error {
 		_ = s.sub.Unsubscribe() // only fails where the connection is gone
 		s.sub = nil
 	}
-	last := s.place.stream
-	info, err := s.b.createReader(ctx, s.spec.Topic, jetstream.ConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: last + 1,
-	})
+	st, info, err := s.resume(ctx)
 	if isPermanent(err) && ctx.Err() == nil && s.confirmed() {
 		return err
 	}
@@ -418,10 +416,35 @@ func (s *subscription) reread(ctx context.Context) error {
 		}
 		return nil
 	}
+	last := s.lastIn(st)
 	s.opened(info)
-	s.place.stream = last
+	s.born, s.place.stream = st.Created, last
 	s.heard, s.missing = time.Now(), time.Time{}
 	return nil
+}
+
+// resume creates a consumer that goes on after the last message.
+func (s *subscription) resume(ctx context.Context) (*jetstream.StreamInfo, *jetstream.ConsumerInfo, error) {
+	st, err := s.b.streamInfo(ctx, s.spec.Topic)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := s.b.createReader(ctx, s.spec.Topic, jetstream.ConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: s.lastIn(st) + 1,
+	})
+	return st, info, err
+}
+
+// lastIn returns the sequence of the last message that was read, in the stream as it is now. Nothing was read of a stream
+// that was made again. One without replicas may have lost its newest messages, and gives their sequences to others.
+func (s *subscription) lastIn(st *jetstream.StreamInfo) uint64 {
+	switch {
+	case !st.Created.Equal(s.born):
+		return 0
+	case st.Config.Replicas <= 1:
+		return min(s.place.stream, st.State.LastSeq)
+	}
+	return s.place.stream
 }
 
 func isPermanent(err error) bool {
