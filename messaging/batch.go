@@ -4,7 +4,6 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/tandemgo/tandem/breaker"
 	"github.com/tandemgo/tandem/retry"
 )
 
@@ -84,18 +83,22 @@ func (b *batch) record(again, group []int, err error) []int {
 		}
 		return again
 	}
-	pe, ok := errors.AsType[*PublishError](err)
-	if !ok {
-		pe = &PublishError{Failed: make([]Failure, len(group))}
-		unknown := !errors.Is(err, breaker.ErrOpen)
-		for i := range group {
-			pe.Failed[i] = Failure{Index: i, Unknown: unknown && !isFinal(err), Err: err}
+	failed := make(map[int]Failure, len(group))
+	if pe, ok := errors.AsType[*PublishError](err); ok {
+		for _, f := range pe.Failed {
+			if f.Index < 0 || f.Index >= len(group) {
+				continue
+			}
+			if f.Err == nil {
+				f.Err = err
+			}
+			failed[f.Index] = f
 		}
 	}
-	failed := make(map[int]Failure, len(pe.Failed))
-	for _, f := range pe.Failed {
-		if f.Index >= 0 && f.Index < len(group) {
-			failed[f.Index] = f
+	if len(failed) == 0 { // it names nobody: it stands for all of them
+		unknown := !isFinal(err) && !retry.Judge(err).Refused
+		for i := range group {
+			failed[i] = Failure{Index: i, Unknown: unknown, Err: err}
 		}
 	}
 	for i, index := range group {
