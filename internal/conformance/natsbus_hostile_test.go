@@ -1,7 +1,10 @@
 package conformance
 
 import (
+	"context"
+	"errors"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -88,4 +91,105 @@ func TestReaderOfAStreamThatLostItsEnd(t *testing.T) {
 	require.Empty(t, tryReceive(t, sub, 1, time.Second))
 	send(t, b, messages("t", 12)[10:]...)
 	require.Equal(t, []string{"t-10", "t-11"}, ids(receive(t, sub, 2, 5*time.Second)))
+}
+
+// deliveries of the first are not sent.
+func TestRecreatedConsumer(t *testing.T) {
+	n := startNATS(t, false)
+	nc := n.conn()
+	b := newBus(t, nc, natsbus.Config{})
+	provision(t, b, "t")
+	old := open(t, b, spec("t", "g"))
+	send(t, b, messages("t", 2)...)
+	d := receive(t, old, 2, 5*time.Second)
+	require.NoError(t, newJetStream(t, nc).DeleteConsumer(t.Context(), "t", "g"))
+	next := open(t, b, spec("t", "g"))
+	defer closeSub(t, next)
+	send(t, b, messages("t", 3)[2:]...)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var err error
+	for err == nil {
+		_, err = old.Receive(ctx, make([]messaging.Delivery, 1))
+	}
+	require.ErrorContains(t, err, "deleted")
+	for _, a := range []messaging.Action{messaging.Done, messaging.Release} {
+		require.ErrorIs(t, settle(t, old, a, 0, d[0])[0].Err, messaging.ErrLeaseLost)
+	}
+	closeSub(t, old)
+}
+
+// Somebody changes the durable so that it refuses what is asked: the subscription ends and says why.
+func TestChangedConsumer(t *testing.T) {
+	n := startNATS(t, false)
+	nc := n.conn()
+	b := newBus(t, nc, natsbus.Config{})
+	provision(t, b, "t")
+	sub := open(t, b, spec("t", "g"))
+	defer closeSub(t, sub)
+	js := newJetStream(t, nc)
+	c, err := js.Consumer(t.Context(), "t", "g")
+	require.NoError(t, err)
+	cfg := c.CachedInfo().Config
+	cfg.MaxRequestBatch = 1
+	_, err = js.UpdateConsumer(t.Context(), "t", cfg)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	_, err = sub.Receive(ctx, make([]messaging.Delivery, 16))
+	require.ErrorContains(t, err, "max request batch")
+}
+
+// A stream that is away for a moment, as while a server shuts down, does not end a consumer for good. One that stays away
+// does.
+func TestMissingStream(t *testing.T) {
+	n := startNATS(t, false)
+	nc := n.conn()
+	b := newBus(t, nc, natsbus.Config{})
+	provision(t, b, "t")
+	group, reader := open(t, b, spec("t", "g")), open(t, b, spec("t", ""))
+	require.NoError(t, newJetStream(t, nc).DeleteStream(t.Context(), "t"))
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	begin := time.Now()
+	var wg sync.WaitGroup
+	for _, sub := range []messaging.Subscription{group, reader} {
+		wg.Go(func() {
+			_, err := sub.Receive(ctx, make([]messaging.Delivery, 1))
+			if !errors.Is(err, messaging.ErrUnknownTopic) || time.Since(begin) < 4*time.Second {
+				t.Errorf("after %v: %v", time.Since(begin), err)
+			}
+			_ = sub.Close(ctx)
+		})
+	}
+	wg.Wait()
+}
+
+// Lag may be asked while a reader takes another consumer.
+func TestLagOfAReaderThatReadsAgain(t *testing.T) {
+	n := startNATS(t, false)
+	nc := n.conn()
+	b := newBus(t, nc, natsbus.Config{})
+	provision(t, b, "t")
+	sub := open(t, b, spec("t", ""))
+	defer closeSub(t, sub)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			_, _ = sub.(messaging.Lagger).Lag(ctx)
+		}
+	})
+	stream, err := newJetStream(t, nc).Stream(ctx, "t")
+	require.NoError(t, err)
+	wg.Go(func() {
+		time.Sleep(100 * time.Millisecond)
+		for name := range stream.ConsumerNames(ctx).Name() {
+			_ = stream.DeleteConsumer(ctx, name)
+		}
+	})
+	_, err = sub.Receive(ctx, make([]messaging.Delivery, 1))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
 }

@@ -12,6 +12,9 @@ type place struct {
 // never in a reader.
 func (p *place) hole(i ackInfo) bool { return i.seq != p.seq+1 }
 
+// back reports whether i goes back to where the consumer has been: its deliveries are numbered on and on.
+func (p *place) back(i ackInfo) bool { return i.seq <= p.seq }
+
 // saw notes one delivery and returns how many messages were dropped from the stream before the group had read them: the
 // stream went further than the consumer has delivered. Redeliveries make the count too low, never too high.
 func (p *place) saw(i ackInfo) (gap int64) {

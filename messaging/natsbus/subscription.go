@@ -24,6 +24,9 @@ const (
 	silence = 5 * heartbeat / 2
 	// watch is how often a waiting Receive looks after connection and heartbeats.
 	watch = 250 * time.Millisecond
+	// patience is how long a stream must be missing until the subscription ends for good. A server that shuts down slowly
+	// has no streams, and is no reason to end a consumer.
+	patience = 5 * time.Second
 	// probeTimeout bounds the question whether the consumer still exists.
 	probeTimeout = 2 * time.Second
 	// withdrawTimeout bounds the wait for the server to have seen that nothing is asked for any more.
@@ -37,7 +40,8 @@ type subscription struct {
 	spec            messaging.Spec
 	stream, subject string
 
-	consumer string
+	consumer string        // guarded by mu where it is not Receive that reads it
+	created  time.Time     // of the consumer: another one may have the same name
 	ackWait  time.Duration // zero for a reader
 
 	ch chan arrival // what has arrived and was not received; never full, as no more is asked for
@@ -82,7 +86,10 @@ type held struct {
 
 // opened starts anew with the consumer that info describes.
 func (s *subscription) opened(info *jetstream.ConsumerInfo) {
+	s.mu.Lock()
 	s.consumer = info.Name
+	s.mu.Unlock()
+	s.created = info.Created
 	if s.spec.Group != "" {
 		s.ackWait = info.Config.AckWait
 	}
@@ -180,6 +187,13 @@ func (s *subscription) receive(ctx context.Context, m arrival, into []messaging.
 	if s.spec.Group == "" && s.place.hole(info) {
 		// The server has sent something that did not arrive, and a reader has no redelivery.
 		return 0, s.reread(ctx)
+	}
+	if s.spec.Group != "" && s.place.back(info) {
+		// Of another consumer, which has the same name? Or has a server lost its newest state?
+		if err := s.unchanged(ctx); err != nil {
+			_ = s.b.nc.Publish(m.Reply, ackRelease) // else it comes again after its lease
+			return 0, err
+		}
 	}
 	if gap := s.place.saw(info); gap > 0 {
 		s.spec.Report(ctx, messaging.Event{Kind: messaging.Gap, Gap: gap})
@@ -324,17 +338,20 @@ func (s *subscription) probe(ctx context.Context) error {
 	}
 	pctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	_, err := s.b.js.Consumer(pctx, s.stream, s.consumer)
+	c, err := s.b.js.Consumer(pctx, s.stream, s.consumer)
 	noStream, noConsumer := errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrConsumerNotFound)
 	switch {
 	case ctx.Err() != nil:
 		return nil
 	case err == nil:
-		s.place.doubt = false
+		s.place.doubt, s.missing = false, time.Time{}
+		if err := s.same(c.CachedInfo()); err != nil {
+			return err
+		}
 		return s.renew(ctx)
-	case noStream && s.confirmed():
+	case noStream && s.confirmed(patience):
 		return s.b.openError(s.spec.Topic, err)
-	case noConsumer && s.confirmed():
+	case noConsumer && s.confirmed(watch):
 		return s.deleted()
 	}
 	s.lost(ctx, err)
@@ -343,13 +360,36 @@ func (s *subscription) probe(ctx context.Context) error {
 	return nil
 }
 
-// confirmed reports whether this is not the first time that something is missing on the server. One that is going down,
-// or coming up, has nothing for a moment.
-func (s *subscription) confirmed() bool {
+// unchanged asks whether the durable still is the one that was opened. No answer is no error.
+func (s *subscription) unchanged(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	c, err := s.b.js.Consumer(ctx, s.stream, s.consumer)
+	if err != nil {
+		return nil //nolint:nilerr // the next probe tells
+	}
+	return s.same(c.CachedInfo())
+}
+
+// same returns an error if info is not of the durable that was opened, or if that was changed such that it delivers other
+// messages, or at other times, or refuses what is asked of it.
+func (s *subscription) same(info *jetstream.ConsumerInfo) error {
+	if !info.Created.Equal(s.created) {
+		return s.deleted()
+	}
+	if diff := diffDurable(info.Config, s.b.durableConfig(s.spec), s.spec); len(diff) > 0 {
+		return fmt.Errorf("natsbus: the consumer %s of stream %s was changed: %s", s.consumer, s.stream, strings.Join(diff, "; "))
+	}
+	return nil
+}
+
+// confirmed reports whether something has been missing on the server for d. One that is going down, or coming up, has
+// nothing for a moment.
+func (s *subscription) confirmed(d time.Duration) bool {
 	if s.missing.IsZero() {
 		s.missing = time.Now()
 	}
-	return time.Since(s.missing) >= watch
+	return time.Since(s.missing) >= d
 }
 
 // deleted ends the subscription of a group. Its deliveries are void, and may not be settled: a new consumer has the same
@@ -405,7 +445,7 @@ func (s *subscription) reread(ctx context.Context) error {
 		s.sub = nil
 	}
 	st, info, err := s.resume(ctx)
-	if isPermanent(err) && ctx.Err() == nil && s.confirmed() {
+	if isPermanent(err) && ctx.Err() == nil && s.confirmed(patience) {
 		return err
 	}
 	if err != nil { // and again, until it succeeds
@@ -617,7 +657,10 @@ func (s *subscription) Close(ctx context.Context) error {
 func (s *subscription) Lag(ctx context.Context) (messaging.Lag, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	c, err := s.b.js.Consumer(ctx, s.stream, s.consumer)
+	s.mu.Lock()
+	consumer := s.consumer
+	s.mu.Unlock()
+	c, err := s.b.js.Consumer(ctx, s.stream, consumer)
 	if err != nil {
 		return messaging.Lag{}, s.b.openError(s.spec.Topic, err)
 	}
