@@ -100,11 +100,15 @@ func (k *keeper) extend(ctx context.Context, t Ticket, lease time.Duration) (_ T
 // expire ends the work: the lease is over, or about to be.
 func (k *keeper) expire() {
 	k.mu.Lock()
-	ended, last := k.ended, k.last
-	k.halt()
+	last := k.last
+	extended := !lost(last) && time.Now().Before(k.until.Add(-k.job.options.Lease/10)) // at the last moment
+	stay := k.ended || extended
+	if !stay {
+		k.halt()
+	}
 	k.mu.Unlock()
 	switch {
-	case ended:
+	case stay:
 	case last == nil || lost(last):
 		k.lose(ErrLost)
 	default:
