@@ -14,7 +14,7 @@ import (
 type recorder struct {
 	w      http.ResponseWriter
 	limit  int
-	begun  func(status int) // called once, when the handler has said how it answers
+	begun  func(status int) // called when the handler has said how it answers
 	status int
 	header http.Header // as it was at WriteHeader
 	body   []byte
