@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandemgo/tandem/messaging"
@@ -192,4 +193,22 @@ func TestLagOfAReaderThatReadsAgain(t *testing.T) {
 	})
 	_, err = sub.Receive(ctx, make([]messaging.Delivery, 1))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+// Settings that decide what is kept, or under which name, are compared, too.
+func TestProvisionComparesAll(t *testing.T) {
+	n := startNATS(t, false)
+	nc := n.conn()
+	b := newBus(t, nc, natsbus.Config{})
+	_, err := newJetStream(t, nc).CreateStream(t.Context(), jetstream.StreamConfig{
+		Name: "t", Subjects: []string{"t"}, MaxAge: 7 * 24 * time.Hour, Duplicates: 2 * time.Minute,
+		MaxMsgSize: 100, MaxConsumers: 3,
+		SubjectTransform: &jetstream.SubjectTransformConfig{Source: "t", Destination: "u"},
+		ConsumerLimits:   jetstream.StreamConsumerLimits{MaxAckPending: 7, InactiveThreshold: time.Minute},
+	})
+	require.NoError(t, err)
+	err = b.Provision(t.Context(), messaging.TopicSpec{Name: "t"})
+	for _, want := range []string{"max message size", "max consumers", "subject transform", "max ack pending", "inactive threshold"} {
+		require.ErrorContains(t, err, want)
+	}
 }

@@ -136,6 +136,14 @@ func diffStream(have, want jetstream.StreamConfig, created bool) []string {
 	d.add("max messages per subject", have.MaxMsgsPerSubject <= 0, have.MaxMsgsPerSubject, -1)
 	d.add("replicas", have.Replicas == want.Replicas, have.Replicas, want.Replicas)
 	d.add("duplicate window", have.Duplicates == want.Duplicates, have.Duplicates, want.Duplicates)
+	d.add("max message size", have.MaxMsgSize <= 0, have.MaxMsgSize, "none")
+	d.add("max consumers", have.MaxConsumers <= 0, have.MaxConsumers, "none")
+	d.add("mirror", have.Mirror == nil, "set", "none")
+	d.add("sources", len(have.Sources) == 0, len(have.Sources), "none")
+	d.add("subject transform", have.SubjectTransform == nil, "set", "none") // no consumer would match
+	limits := have.ConsumerLimits
+	d.add("consumers' max ack pending", limits.MaxAckPending <= 0 || limits.MaxAckPending >= minAckPending, limits.MaxAckPending, fmt.Sprintf("at least %d", minAckPending))
+	d.add("consumers' inactive threshold", limits.InactiveThreshold == 0, limits.InactiveThreshold, "none") // durables would end
 	d.add("no ack", !have.NoAck, have.NoAck, false)
 	d.add("sealed", !have.Sealed, have.Sealed, false)
 	if created {
