@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -104,10 +105,10 @@ func NewPublisher(s Sender, c PublisherConfig) (*Publisher, error) {
 
 func fillPublisher(c *PublisherConfig) error {
 	if c.Timeout == 0 {
-		c.Timeout = 10 * time.Second
+		c.Timeout = call.DefaultTimeout
 	}
 	if c.AttemptTimeout == 0 {
-		c.AttemptTimeout = 3 * time.Second
+		c.AttemptTimeout = call.DefaultAttemptTimeout
 	}
 	if c.Window <= 0 {
 		c.Window = 1024
@@ -125,7 +126,9 @@ func fillPublisher(c *PublisherConfig) error {
 	})
 	if c.Breakers == nil {
 		var err error
-		c.Breakers, err = breaker.NewGroup(breaker.GroupConfig{})
+		c.Breakers, err = breaker.NewGroup(breaker.GroupConfig{
+			Config: breaker.Config{ProbeLease: call.ProbeLease(c.AttemptTimeout)},
+		})
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -152,16 +155,17 @@ func (p *Publisher) Publish(ctx context.Context, m ...*Message) error {
 	if len(b.pending) == 0 {
 		return b.err()
 	}
-	if p.features.Confirm == ConfirmTx {
-		return p.publishTx(ctx, &b)
-	}
-	if ctx.Err() != nil {
+	now := time.Now()
+	if call.Ended(ctx, now) != nil {
 		for _, index := range b.pending {
-			b.fail(index, false, &retry.Error{Reason: retry.Cancelled, Cause: context.Cause(ctx)})
+			b.fail(index, false, &retry.Error{Reason: retry.Cancelled, Cause: endOf(ctx)})
 		}
 		return b.err()
 	}
-	tries := p.config.Retry.Start(withDeadline(ctx, p.config.Timeout))
+	if p.features.Confirm == ConfirmTx {
+		return p.publishTx(ctx, &b)
+	}
+	tries := p.config.Retry.Start(p.bound(ctx, now))
 	for {
 		outcome, failed := p.attempt(tries.Context(), &tries, &b) //nolint:contextcheck // Start made it of ctx
 		if !failed {
@@ -178,24 +182,16 @@ func (p *Publisher) Publish(ctx context.Context, m ...*Message) error {
 	}
 }
 
-// A deadlineContext has a deadline and does not end by itself: each attempt ends by it, and no wait is begun that would
-// outlive it. So the overall timeout costs no timer.
-type deadlineContext struct {
-	context.Context
-	deadline time.Time
-}
-
-func (c *deadlineContext) Deadline() (time.Time, bool) { return c.deadline, true }
-
-func withDeadline(ctx context.Context, d time.Duration) context.Context {
-	if d == NoTimeout {
+// bound returns ctx with the overall timeout, which costs no timer: see call.Bounded.
+func (p *Publisher) bound(ctx context.Context, now time.Time) context.Context {
+	if p.config.Timeout == NoTimeout {
 		return ctx
 	}
-	deadline := time.Now().Add(d)
-	if earlier, ok := ctx.Deadline(); ok && earlier.Before(deadline) {
+	until := now.Add(p.config.Timeout)
+	if earlier, ok := ctx.Deadline(); ok && earlier.Before(until) {
 		return ctx
 	}
-	return &deadlineContext{ctx, deadline}
+	return &call.Bounded{Context: ctx, Until: until}
 }
 
 // publishTx sends within the caller's transaction, once: after a failure the transaction takes nothing more, and a timeout
@@ -205,7 +201,10 @@ func (p *Publisher) publishTx(ctx context.Context, b *batch) error {
 	for len(rest) > 0 {
 		var group []int
 		group, rest = b.takeTopic(rest)
-		if err := p.send(ctx, b, group); err != nil {
+		began := time.Now()
+		err := p.send(ctx, b, group)
+		p.tellAttempt(ctx, 1, b, group, err, began)
+		if err != nil {
 			b.record(nil, group, err)
 			for _, index := range rest {
 				b.fail(index, false, err)
@@ -297,73 +296,156 @@ func (p *Publisher) check(m *Message, now time.Time) error {
 // attempt sends everything pending once, topic by topic. It reports what to ask the retry policy, and whether there is
 // anything to ask about.
 func (p *Publisher) attempt(ctx context.Context, tries *retry.Tries, b *batch) (retry.Outcome, bool) {
-	ctx, cancel := p.attemptContext(ctx, tries)
-	defer cancel()
-	var outcome retry.Outcome
-	outcome.Refused = true
+	var all tally
 	rest, again := b.pending, b.again[:0]
 	for len(rest) > 0 {
 		var group []int
 		group, rest = b.takeTopic(rest)
-		err := p.sendTopic(ctx, tries.Attempt(), b, group)
+		guard := p.config.Breakers.Get(b.messages[group[0]].Topic)
+		err := p.sendTopic(ctx, guard, tries, b, group)
+		before := len(again)
 		again = b.record(again, group, err)
-		if err != nil {
-			merge(&outcome, err)
+		if len(again) > before {
+			all.add(err, guard.RetryAfter())
 		}
 	}
 	b.again, b.pending = b.pending, again
-	return outcome, len(again) > 0
+	return all.outcome(), len(again) > 0
 }
 
-// merge collects the errors of several topics into one question.
-func merge(o *retry.Outcome, err error) {
-	if o.Err == nil {
-		o.Err = err
+// A tally makes one question to the retry policy of what several topics came to.
+type tally struct {
+	topics, refused, shut int           // those that failed; of them refused by their breaker; whose breaker is open now
+	opens                 time.Duration // when the first of the open breakers may admit again
+	hint                  time.Duration // the longest wish of the transport
+	hinted                bool
+	err                   error
+}
+
+func (t *tally) add(err error, opens time.Duration) {
+	t.topics++
+	if t.err == nil {
+		t.err = err
 	}
-	if d, ok := hintOf(err); ok {
-		o.Hint, o.Hinted = max(o.Hint, d), true
+	if opens > 0 {
+		if t.shut++; t.shut == 1 || opens < t.opens {
+			t.opens = opens
+		}
 	}
-	o.Refused = o.Refused && errors.Is(err, breaker.ErrOpen)
-	o.Free = o.Refused
+	o := retry.Judge(err)
+	if o.Refused {
+		t.refused++
+	} else if o.Hinted {
+		t.hint, t.hinted = max(t.hint, o.Hint), true
+	}
+}
+
+// outcome waits for a breaker only where there is nothing else to send.
+func (t *tally) outcome() retry.Outcome {
+	refused := t.refused == t.topics
+	o := retry.Outcome{Err: t.err, Hint: t.hint, Hinted: t.hinted, Refused: refused, Free: refused}
+	if t.shut == t.topics {
+		o.Open = t.opens
+	}
+	return o
+}
+
+// sendTopic sends the messages of one topic once, through its breaker and within an attempt timeout of their own. The
+// error is nil, the breaker's refusal, or what the Sender said.
+func (p *Publisher) sendTopic(ctx context.Context, guard *breaker.Breaker, tries *retry.Tries, b *batch, group []int) error {
+	now := time.Now()
+	if call.Ended(ctx, now) != nil { // an earlier topic has taken all the time
+		return notSent(len(group), endOf(ctx))
+	}
+	permit, err := guard.Allow() //nolint:contextcheck // a permit waits for nothing
+	if err == nil {
+		err = p.sendWithin(ctx, permit, tries, b, group, now)
+	}
+	p.tellAttempt(ctx, tries.Attempt(), b, group, err, now)
+	return err
+}
+
+func (p *Publisher) sendWithin(
+	ctx context.Context, permit *breaker.Permit, tries *retry.Tries, b *batch, group []int, now time.Time,
+) error {
+	ctx, cancel := p.attemptContext(ctx, tries, now)
+	defer cancel()
+	outcome := breaker.Ignored              // what a panic leaves: it says nothing about the transport
+	defer func() { permit.Done(outcome) }() //nolint:contextcheck // hooks of the breaker are no part of the call
+	err := p.send(ctx, b, group)
+	outcome = p.judge(ctx, err, now)
+	return err
 }
 
 // attemptContext bounds one attempt. It leaves time for another one while there may be one.
-func (p *Publisher) attemptContext(ctx context.Context, tries *retry.Tries) (context.Context, context.CancelFunc) {
-	d := p.config.AttemptTimeout
+func (p *Publisher) attemptContext(ctx context.Context, tries *retry.Tries, now time.Time) (context.Context, context.CancelFunc) {
+	limit := p.config.AttemptTimeout
 	deadline, bounded := ctx.Deadline()
-	now := time.Now()
 	if bounded {
-		left := deadline.Sub(now)
-		if !tries.Last() {
-			left = max(left/2, time.Millisecond)
-		}
-		d = min(d, left)
+		limit = call.Limit(limit, deadline.Sub(now), !tries.Last())
 	}
-	if d == NoTimeout {
+	if limit == NoTimeout {
 		return ctx, func() {}
 	}
 	// Not later than the deadline: then context would leave the timer to the parent, which has none.
-	end := now.Add(d)
+	end := now.Add(limit)
 	if bounded && end.After(deadline) {
 		end = deadline
 	}
 	return context.WithDeadline(ctx, end)
 }
 
-// sendTopic sends the messages of one topic once, through its breaker. The error is nil, the breaker's refusal, or what
-// the Sender said.
-func (p *Publisher) sendTopic(ctx context.Context, attempt int, b *batch, group []int) error {
-	topic := b.messages[group[0]].Topic
-	started := time.Now()
-	permit, err := p.config.Breakers.Get(topic).Allow() //nolint:contextcheck // a permit waits for nothing
-	if err == nil {
-		err = p.send(ctx, b, group)
-		permit.Done(judge(ctx, err)) //nolint:contextcheck // hooks of the breaker are no part of the call
+// judge tells the breaker of a topic whether the transport is well. An answer about one message, however unwelcome, is
+// an answer; the end of the caller says nothing, nor does that of its time when there was too little of it.
+func (p *Publisher) judge(ctx context.Context, err error, began time.Time) breaker.Outcome {
+	if err == nil || answers(err) {
+		return breaker.Success
 	}
+	now := time.Now()
+	if ended := call.Ended(ctx, now); ended != nil {
+		late := errors.Is(ended, context.DeadlineExceeded)
+		if !late || now.Sub(began) < call.Telling(p.config.AttemptTimeout) {
+			return breaker.Ignored
+		}
+	}
+	if retry.Judge(err).Refused { // by a breaker further in
+		return breaker.Ignored
+	}
+	return breaker.Failure
+}
+
+// answers reports whether err is the transport's last word on each message that it names.
+func answers(err error) bool {
+	pe, ok := errors.AsType[*PublishError](err)
+	if !ok || len(pe.Failed) == 0 {
+		return isFinal(err)
+	}
+	return !slices.ContainsFunc(pe.Failed, func(f Failure) bool { return !isFinal(f.Err) })
+}
+
+// notSent says that n messages were not given to the Sender.
+func notSent(n int, why error) error {
+	e := &PublishError{Failed: make([]Failure, n)}
+	for i := range e.Failed {
+		e.Failed[i] = Failure{Index: i, Err: why}
+	}
+	return e
+}
+
+// endOf is why ctx has ended. Its deadline may have passed with no timer to see to it.
+func endOf(ctx context.Context) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return context.DeadlineExceeded
+}
+
+func (p *Publisher) tellAttempt(ctx context.Context, attempt int, b *batch, group []int, err error, began time.Time) {
+	topic := b.messages[group[0]].Topic
 	if hook := p.config.OnAttempt; hook != nil {
 		contain(p.config.Log, func() {
 			hook(ctx, PublishAttempt{
-				Number: attempt, Topic: topic, Messages: len(group), Err: err, Duration: time.Since(started),
+				Number: attempt, Topic: topic, Messages: len(group), Err: err, Duration: time.Since(began),
 			})
 		})
 	}
@@ -371,7 +453,6 @@ func (p *Publisher) sendTopic(ctx context.Context, attempt int, b *batch, group 
 		p.config.Log.LogAttrs(ctx, slog.LevelWarn, "messaging: publish attempt failed", slog.String("topic", topic),
 			slog.Int("attempt", attempt), slog.Int("messages", len(group)), slog.Any("error", err))
 	}
-	return err
 }
 
 func (p *Publisher) send(ctx context.Context, b *batch, group []int) error {
@@ -383,30 +464,6 @@ func (p *Publisher) send(ctx context.Context, b *batch, group []int) error {
 		m[i] = b.messages[index]
 	}
 	return p.sender.Send(ctx, m)
-}
-
-// judge tells the breaker of a topic whether the transport is well. An answer about one message, however unwelcome, is
-// an answer.
-func judge(ctx context.Context, err error) breaker.Outcome {
-	if err == nil {
-		return breaker.Success
-	}
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return breaker.Ignored
-	}
-	pe, ok := errors.AsType[*PublishError](err)
-	if !ok {
-		if isFinal(err) {
-			return breaker.Success
-		}
-		return breaker.Failure
-	}
-	for _, f := range pe.Failed {
-		if !isFinal(f.Err) {
-			return breaker.Failure
-		}
-	}
-	return breaker.Success
 }
 
 // isFinal reports whether no other attempt at the same message can succeed.

@@ -1,13 +1,17 @@
 package messaging_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tandemgo/tandem/breaker"
 	"github.com/tandemgo/tandem/messaging"
+	"github.com/tandemgo/tandem/retry"
 )
 
 // A Sender that fails and names nobody, or somebody who is not there, has not stored what it was given.
@@ -26,4 +30,122 @@ func TestAnErrorThatNamesNobodyIsNoSuccess(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A topic that hangs takes neither the time of another one nor its good name.
+func TestATopicThatHangsHasItsOwnTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &perTopic{send: func(ctx context.Context, topic string) error {
+			if topic == "sick" {
+				<-ctx.Done()
+			}
+			return ctx.Err()
+		}}
+		err := publisher(t, s, messaging.PublisherConfig{}).Publish(t.Context(), message("sick", "", "a"), message("well", "", "b"))
+		pe, is := errors.AsType[*messaging.PublishError](err)
+		require.True(t, is)
+		require.Len(t, pe.Failed, 1)
+		require.Equal(t, 0, pe.Failed[0].Index)
+	})
+}
+
+// Callers in a hurry do not open the breaker for the others.
+func TestACallerInAHurryIsNoOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &perTopic{send: func(ctx context.Context, _ string) error {
+			select {
+			case <-time.After(100 * time.Millisecond):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}}
+		p := publisher(t, s, messaging.PublisherConfig{Retry: retry.Never()})
+		for range 30 {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			require.Error(t, p.Publish(ctx, message("orders", "", "a")))
+			cancel()
+		}
+		require.NoError(t, p.Publish(t.Context(), message("orders", "", "a")))
+		for range 10 {
+			ctx, cancel := context.WithTimeout(t.Context(), 310*time.Millisecond)
+			s.send = func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }
+			require.Error(t, p.Publish(ctx, message("orders", "", "a")))
+			cancel()
+		}
+		require.ErrorIs(t, p.Publish(t.Context(), message("orders", "", "a")), breaker.ErrOpen)
+	})
+}
+
+// The attempt that opens the breaker is not followed by one that it refuses: the caller sees what the transport said.
+func TestTheFailureThatOpensTheBreakerIsTheOneToSee(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		breakers, err := breaker.NewGroup(breaker.GroupConfig{Config: breaker.Config{Consecutive: 2, OpenFor: time.Minute}})
+		require.NoError(t, err)
+		s := &scripted{answer: func(int, []*messaging.Message) error { return failed(messaging.Failure{Err: errBroker}) }}
+		err = publisher(t, s, messaging.PublisherConfig{Breakers: breakers}).Publish(t.Context(), message("orders", "", "a"))
+		require.ErrorIs(t, err, errBroker)
+		require.NotErrorIs(t, err, breaker.ErrOpen)
+		require.Len(t, s.calls, 2)
+	})
+}
+
+// One topic's open breaker does not make the others wait for it.
+func TestAnOpenBreakerOfOneTopicDelaysNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		s := &perTopic{send: func(_ context.Context, topic string) error {
+			if topic == "sick" {
+				return failed(messaging.Failure{Err: errBroker})
+			}
+			if calls++; calls == 1 {
+				return failed(messaging.Failure{Err: errBroker})
+			}
+			return nil
+		}}
+		p := publisher(t, s, messaging.PublisherConfig{})
+		for range 4 {
+			require.Error(t, p.Publish(t.Context(), message("sick", "", "a")))
+		}
+		began := time.Now()
+		err := p.Publish(t.Context(), message("sick", "", "a"), message("well", "", "b"))
+		pe, is := errors.AsType[*messaging.PublishError](err)
+		require.True(t, is)
+		require.Len(t, pe.Failed, 1)
+		require.Less(t, time.Since(began), time.Second)
+	})
+}
+
+// A Sender that panics takes no probe of the breaker with it.
+func TestASenderThatPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		breakers, err := breaker.NewGroup(breaker.GroupConfig{Config: breaker.Config{Probes: 1, Consecutive: 1}})
+		require.NoError(t, err)
+		s := &perTopic{send: func(context.Context, string) error { panic("oh") }}
+		p := publisher(t, s, messaging.PublisherConfig{Breakers: breakers})
+		breakers.Get("orders").Trip(time.Second)
+		pass(2 * time.Second)
+		require.Panics(t, func() { _ = p.Publish(t.Context(), message("orders", "", "a")) })
+		s.send = func(context.Context, string) error { return nil }
+		require.NoError(t, p.Publish(t.Context(), message("orders", "", "a")))
+	})
+}
+
+func TestATransactionThatHasEnded(t *testing.T) {
+	s := &inTx{send: func(context.Context) error { t.Error("it was asked"); return nil }}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errNo)
+	require.ErrorIs(t, publisher(t, s, messaging.PublisherConfig{}).Publish(ctx, message("orders", "", "a")), errNo)
+}
+
+type perTopic struct {
+	send func(ctx context.Context, topic string) error
+}
+
+func (*perTopic) Features() messaging.Features {
+	return messaging.Features{Confirm: messaging.ConfirmBroker}
+}
+
+func (s *perTopic) Send(ctx context.Context, m []*messaging.Message) error {
+	return s.send(ctx, m[0].Topic)
 }
