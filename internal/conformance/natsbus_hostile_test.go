@@ -212,3 +212,28 @@ func TestProvisionComparesAll(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 }
+
+// What a Core holds for a consumer that does not read is bounded in bytes, too; the rest is a gap.
+func TestCoreBoundsItsBytes(t *testing.T) {
+	n := startNATS(t, false)
+	c, err := natsbus.NewCore(n.conn(), natsbus.CoreConfig{})
+	require.NoError(t, err)
+	sender, err := natsbus.NewCore(n.conn(), natsbus.CoreConfig{})
+	require.NoError(t, err)
+	var ev events
+	s := spec("t", "")
+	s.Start, s.Report = messaging.Latest(), ev.report
+	sub := open(t, c, s)
+	defer closeSub(t, sub)
+	m := messages("t", 80)
+	body := make([]byte, 1<<20-1000)
+	for i := range m {
+		m[i].Body = body
+	}
+	send(t, sender, m...)
+	got := tryReceive(t, sub, 80, time.Second)
+	_, gap := ev.count(messaging.Gap)
+	require.Len(t, got, 80-int(gap))
+	require.LessOrEqual(t, len(got), 65)
+	require.GreaterOrEqual(t, len(got), 60)
+}

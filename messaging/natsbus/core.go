@@ -17,10 +17,13 @@ import (
 // defaultPending is how many messages a subscription of a Core holds before it drops.
 const defaultPending = 65536
 
+// pendingBytes bounds them in bytes, too, where the consumer asks for less.
+const pendingBytes = 64 << 20
+
 // CoreConfig configures a Core. The zero CoreConfig is right in production.
 type CoreConfig struct {
 	Prefix  string // put before every subject. Zero: none
-	Pending int    // messages held for a slow consumer before newer ones are dropped. Zero: 65536
+	Pending int    // messages held for a slow consumer, up to 64 MiB, before newer ones are dropped. Zero: 65536
 }
 
 // A Core is a messaging.Sender, Subscriber and Requester over NATS core: at most once, no acknowledgement, no
@@ -190,12 +193,16 @@ func (c *Core) Open(ctx context.Context, s messaging.Spec) (messaging.Subscripti
 	if err := connected(ctx, c.nc); err != nil {
 		return nil, err
 	}
-	sub := &coreSubscription{nc: c.nc, spec: s, ch: make(chan *nats.Msg, c.c.Pending), reconnects: c.nc.Stats().Reconnects}
+	sub := &coreSubscription{nc: c.nc, spec: s, reconnects: c.nc.Stats().Reconnects}
 	var err error
+	// Not ChanSubscribe: nats.go would not bound its bytes.
 	if s.Group != "" {
-		sub.sub, err = c.nc.ChanQueueSubscribe(c.c.Prefix+s.Topic, s.Group, sub.ch)
+		sub.sub, err = c.nc.QueueSubscribeSync(c.c.Prefix+s.Topic, s.Group)
 	} else {
-		sub.sub, err = c.nc.ChanSubscribe(c.c.Prefix+s.Topic, sub.ch)
+		sub.sub, err = c.nc.SubscribeSync(c.c.Prefix + s.Topic)
+	}
+	if err == nil {
+		err = sub.sub.SetPendingLimits(c.c.Pending, max(s.MaxBytes, pendingBytes))
 	}
 	if err != nil {
 		return nil, connError(err)
@@ -212,7 +219,6 @@ type coreSubscription struct {
 	nc   *nats.Conn
 	spec messaging.Spec
 	sub  *nats.Subscription
-	ch   chan *nats.Msg
 
 	dropped    int
 	reconnects uint64
@@ -229,25 +235,45 @@ func (s *coreSubscription) Receive(ctx context.Context, into []messaging.Deliver
 	if len(into) == 0 {
 		return 0, nil
 	}
-	tick := time.NewTicker(watch)
-	defer tick.Stop()
 	for {
 		if err := s.look(ctx); err != nil {
 			return 0, err
 		}
-		select {
-		case m := <-s.ch:
-			n := 0
-			for into[n] = s.delivery(m); n+1 < len(into) && len(s.ch) > 0; {
-				n++
-				into[n] = s.delivery(<-s.ch)
-			}
-			return n + 1, nil
-		case <-tick.C:
-		case <-ctx.Done():
-			return 0, context.Cause(ctx)
+		m, err := s.next(ctx)
+		if err != nil {
+			return 0, err
 		}
+		if m == nil {
+			continue
+		}
+		n := 0
+		for into[n] = s.delivery(m); n+1 < len(into); into[n] = s.delivery(m) {
+			if left, _, err := s.sub.Pending(); err != nil || left == 0 {
+				break
+			}
+			if m, err = s.next(ctx); m == nil || err != nil {
+				break // an error comes again
+			}
+			n++
+		}
+		return n + 1, nil
 	}
+}
+
+// next returns a message, or nil if it is time to look after the connection and the count of dropped ones.
+func (s *coreSubscription) next(ctx context.Context) (*nats.Msg, error) {
+	wctx, cancel := context.WithTimeout(ctx, watch)
+	defer cancel()
+	m, err := s.sub.NextMsgWithContext(wctx)
+	switch {
+	case err == nil:
+		return m, nil
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case wctx.Err() != nil || errors.Is(err, nats.ErrSlowConsumer):
+		return nil, nil
+	}
+	return nil, connError(err)
 }
 
 // look tells of dropped messages and of a connection that is gone, or here again.
