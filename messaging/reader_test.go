@@ -34,13 +34,13 @@ func TestAReceiveOfNothingIsAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScript(messaging.Features{Groups: true, Confirm: messaging.ConfirmBroker})
 		s.nothing.Store(true)
-		var events []messaging.EventKind
+		events := make(chan messaging.EventKind, 100)
 		r := run(t, s, messaging.ConsumerConfig{
-			Group: "g", OnEvent: func(_ context.Context, e messaging.Event) { events = append(events, e.Kind) },
+			Group: "g", OnEvent: func(_ context.Context, e messaging.Event) { events <- e.Kind },
 		}, ok)
 		pass(time.Minute)
 		require.Less(t, r.Stats().Reconnects, int64(20))
-		require.Equal(t, messaging.Disconnected, events[0])
+		require.Equal(t, messaging.Disconnected, <-events)
 		s.nothing.Store(false)
 		s.deliver(messaging.Delivery{Message: message("orders", "", "a"), Ref: 1})
 		pass(time.Minute)

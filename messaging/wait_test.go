@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,9 +54,9 @@ func TestAnOldMessageMayWaitALittle(t *testing.T) {
 		b := newBus(t, busConfig)
 		publish(t, b, message("orders", "", "a"))
 		pass(48 * time.Hour)
-		calls := 0
+		var calls atomic.Int64
 		r := run(t, b, messaging.ConsumerConfig{Group: "g"}, func(context.Context, *messaging.Message) error {
-			if calls++; calls < 10 {
+			if calls.Add(1) < 10 {
 				return messaging.RetryAfter(errNo, 5*time.Second)
 			}
 			return nil
@@ -64,7 +65,7 @@ func TestAnOldMessageMayWaitALittle(t *testing.T) {
 		require.Equal(t, int64(1), r.Stats().Handled)
 
 		publish(t, b, message("orders", "", "b"))
-		calls = math.MinInt
+		calls.Store(math.MinInt64)
 		pass(26 * time.Hour)
 		require.Equal(t, "age", r.dead1(t).Reason, "but not for ever")
 	})
