@@ -32,7 +32,8 @@ type flushWaiter struct {
 // Go publishes m without waiting for the confirmation: it waits only for room in the window, then returns nil and calls
 // done once from another goroutine. An error of Go itself, a message that cannot be sent or the end of ctx, means that
 // done is not called. Messages of one Key are stored in the order of their Go calls; when one fails, those of its key
-// that wait behind it fail too. Flush waits for all. done may be nil; it should be short, and may call Go.
+// that wait behind it fail too. Flush waits for all. done may be nil; it should be short, and may call Go but not Flush,
+// which waits for it.
 //
 // The goroutine that sends ends when nothing is left to send.
 func (p *Publisher) Go(ctx context.Context, m *Message, done func(error)) error {
@@ -45,6 +46,9 @@ func (p *Publisher) Go(ctx context.Context, m *Message, done func(error)) error 
 			contain(p.config.Log, func() { done(err) })
 		}
 		return nil
+	}
+	if ctx.Err() != nil {
+		return &PublishError{Failed: []Failure{{Err: context.Cause(ctx)}}}
 	}
 	now := time.Now()
 	if m.ID == "" {
@@ -100,12 +104,27 @@ func (p *Publisher) pump(ctx context.Context) {
 	}
 	p.mu.Unlock()
 
-	for i := range taken {
-		if done := taken[i].done; done != nil {
-			contain(p.config.Log, func() { done(taken[i].err) })
+	p.tellDone(taken, b)
+}
+
+// tellDone calls what Go was given. One that ends this goroutine, as a failing assertion in a test does, leaves the
+// others to the deferred calls.
+func (p *Publisher) tellDone(taken []asyncMessage, b *asyncBatch) {
+	next := 0
+	defer func() {
+		if next < len(taken) {
+			p.tellDone(taken[next:], b)
+			return
+		}
+		p.answered(b)
+	}()
+	for next < len(taken) {
+		one := taken[next]
+		next++
+		if one.done != nil {
+			contain(p.config.Log, func() { one.done(one.err) })
 		}
 	}
-	p.answered(b)
 }
 
 // sendAsync publishes the messages, and returns them with those of the queue whose key has failed meanwhile.

@@ -3,6 +3,7 @@ package messaging_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,4 +149,32 @@ func (*perTopic) Features() messaging.Features {
 
 func (s *perTopic) Send(ctx context.Context, m []*messaging.Message) error {
 	return s.send(ctx, m[0].Topic)
+}
+
+// A failing assertion in a done must not leave the others, and Flush, without an answer.
+func TestADoneThatEndsItsGoroutine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := publisher(t, &scripted{}, messaging.PublisherConfig{})
+		var answered atomic.Int32
+		for range 5 {
+			require.NoError(t, p.Go(t.Context(), message("orders", "", "a"), func(error) {
+				answered.Add(1)
+				goexit()
+			}))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		require.NoError(t, p.Flush(ctx))
+		require.Equal(t, int32(5), answered.Load())
+	})
+}
+
+func TestGoUnderAnEndedContext(t *testing.T) {
+	s := &scripted{}
+	p := publisher(t, s, messaging.PublisherConfig{})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errNo)
+	require.ErrorIs(t, p.Go(ctx, message("orders", "", "a"), func(error) { t.Error("done of a message that Go refused") }), errNo)
+	require.NoError(t, p.Flush(t.Context()))
+	require.Empty(t, s.calls)
 }
