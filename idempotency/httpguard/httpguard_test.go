@@ -9,6 +9,8 @@ import (
 	"errors"
 	"io"
 	"log"
+	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -291,8 +293,20 @@ func TestScopeRefuses(t *testing.T) {
 	s := newSite(t, says(200, "ok"))
 	r := post("k", "")
 	r.Header.Set("Tenant", "nobody")
+	var out bytes.Buffer
+	s.config.Log = slog.New(slog.NewTextHandler(&out, nil))
 	s.problem(s.do(r), 403, "Scope_refused")
 	require.Zero(t, s.runs)
+	require.Contains(t, out.String(), "error=nobody", "the client is not told why, the operator is")
+}
+
+func TestNoBoundIsTooHigh(t *testing.T) {
+	s := newSite(t, says(200, "ok"))
+	s.config.MaxKeptBytes, s.config.MaxRequestBytes = math.MaxInt, math.MaxInt64
+	for range 2 {
+		s.want(s.do(post("k", "x")), 200, "ok")
+	}
+	require.Equal(t, 1, s.runs)
 }
 
 func TestBodies(t *testing.T) {
