@@ -51,15 +51,15 @@ func (p *Publisher) Go(ctx context.Context, m *Message, done func(error)) error 
 		return &PublishError{Failed: []Failure{{Err: context.Cause(ctx)}}}
 	}
 	now := time.Now()
+	if err := p.check(m, now); err != nil {
+		return &PublishError{Failed: []Failure{{Err: err}}}
+	}
 	if m.ID == "" {
 		var id strings.Builder
 		id.Grow(uuidLen)
 		m.ID = p.ids.next(now, &id)
 	}
 	p.fill(m, now)
-	if err := p.check(m, now); err != nil {
-		return &PublishError{Failed: []Failure{{Err: err}}}
-	}
 	select {
 	case p.window <- struct{}{}:
 	default:

@@ -200,7 +200,7 @@ func checkValue(v string) error {
 func (m *Message) size() int {
 	// Names of the ce- headers with their times, and a topic, which is in the id for deduplication; ": " and CRLF.
 	const attributes, perHeader = 160 + maxTopic, 4
-	n := attributes + len(m.Body) + 2*len(m.ID) + len(m.Key) + len(m.Type) + len(m.Source)
+	n := attributes + len(m.Body) + 2*len(m.ID) + len(m.Key) + len(m.Type) + 2*len(m.Source) // see DedupeID
 	for k, v := range m.Header {
 		n += len(k) + len(v) + perHeader
 	}

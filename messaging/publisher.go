@@ -80,6 +80,9 @@ func NewPublisher(s Sender, c PublisherConfig) (*Publisher, error) {
 	if c.Window < 0 {
 		errs = append(errs, errors.New("messaging: Window is negative"))
 	}
+	if len(c.Source) > maxString {
+		errs = append(errs, fmt.Errorf("messaging: Source has %d bytes, more than %d", len(c.Source), maxString))
+	}
 	if err := checkValue(c.Source); err != nil {
 		errs = append(errs, fmt.Errorf("messaging: Source %w", err))
 	}
@@ -229,6 +232,10 @@ func (p *Publisher) prepare(b *batch) {
 			b.fail(i, false, errKeyBlocked)
 			continue
 		}
+		if err := p.check(m, now); err != nil {
+			b.fail(i, false, err)
+			continue
+		}
 		if m.ID == "" {
 			if ids.Cap() == 0 {
 				ids.Grow(uuidLen * (len(b.messages) - i)) // one allocation for the IDs of a batch
@@ -236,16 +243,12 @@ func (p *Publisher) prepare(b *batch) {
 			m.ID = p.ids.next(now, &ids)
 		}
 		p.fill(m, now)
-		if err := p.check(m, now); err != nil {
-			b.fail(i, false, err)
-			continue
-		}
 		b.pending = append(b.pending, i)
 	}
 }
 
 // fill writes what the user left to the library. It is done once, before the first attempt, so that every attempt
-// sends the same message.
+// sends the same message; and after check, so that a message that is refused is left as it was.
 func (p *Publisher) fill(m *Message, now time.Time) {
 	if m.Time.IsZero() {
 		m.Time = now.Round(0) // the wall clock only: it travels
@@ -277,7 +280,14 @@ func (p *Publisher) check(m *Message, now time.Time) error {
 		return err
 	}
 	if limit := p.features.MaxBytes; limit > 0 {
-		if size := m.size(); size > limit {
+		size := m.size()
+		if m.ID == "" { // what fill will add
+			size += 2 * uuidLen
+		}
+		if m.Source == "" {
+			size += 2 * max(len(p.config.Source), 1+len(m.Topic))
+		}
+		if size > limit {
 			return &TooLargeError{Size: size, Limit: limit}
 		}
 	}

@@ -178,3 +178,14 @@ func TestGoUnderAnEndedContext(t *testing.T) {
 	require.NoError(t, p.Flush(t.Context()))
 	require.Empty(t, s.calls)
 }
+
+// A message that is refused is left as it was, so that it can be mended.
+func TestARefusedMessageIsLeftAlone(t *testing.T) {
+	p := publisher(t, &scripted{}, messaging.PublisherConfig{})
+	m := message("or ders", "", "a")
+	require.ErrorIs(t, p.Publish(t.Context(), m), messaging.ErrInvalid)
+	require.Equal(t, message("or ders", "", "a"), m)
+	m.Topic = "orders"
+	require.NoError(t, p.Publish(t.Context(), m))
+	require.Equal(t, "/orders", m.Source)
+}
