@@ -155,6 +155,9 @@ func (r *run) deadLetter(f *flight) *Message {
 	if checkValue(m.ID) != nil || len(m.ID) > maxString {
 		m.ID = ""
 	}
+	if !canTravel(m.Time) {
+		m.Time = time.Time{}
+	}
 	if m.ID == "" && original.Cursor != "" { // of a foreign producer: a second copy must have the same
 		m.ID = clean(original.Topic+"/"+string(original.Cursor), maxString)
 	}

@@ -31,7 +31,7 @@ type Message struct {
 	Header Header
 	// Body is carried untouched.
 	Body []byte
-	// Time is when the message was published. Zero at Publish: now.
+	// Time is when the message was published, in a year of four digits, as NotBefore. Zero at Publish: now.
 	Time time.Time
 	// NotBefore asks for a delivery not before this time. Zero: at once. Refused where the transport cannot.
 	NotBefore time.Time
@@ -119,12 +119,27 @@ func (m *Message) check() error {
 			return fmt.Errorf("%w: %s %w", ErrInvalid, f.name, err)
 		}
 	}
+	for _, f := range [...]struct {
+		name  string
+		value time.Time
+	}{{"Time", m.Time}, {"NotBefore", m.NotBefore}} {
+		if !canTravel(f.value) {
+			return fmt.Errorf("%w: the year of %s has not four digits", ErrInvalid, f.name)
+		}
+	}
 	for k, v := range m.Header {
 		if err := checkHeader(k, v); err != nil {
 			return fmt.Errorf("%w: header %q %w", ErrInvalid, k, err)
 		}
 	}
 	return nil
+}
+
+// canTravel reports whether t can be written as RFC 3339 says, by which it travels.
+func canTravel(t time.Time) bool {
+	const from, until = -62167219200, 253402300800 // the first seconds of the years 0 and 10000
+	s := t.Unix()
+	return from <= s && s < until
 }
 
 var (

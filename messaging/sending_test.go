@@ -189,3 +189,18 @@ func TestARefusedMessageIsLeftAlone(t *testing.T) {
 	require.NoError(t, p.Publish(t.Context(), m))
 	require.Equal(t, "/orders", m.Source)
 }
+
+// Times travel as RFC 3339, which has four digits for a year.
+func TestATimeThatCannotTravel(t *testing.T) {
+	p := publisher(t, &scripted{}, messaging.PublisherConfig{})
+	for _, year := range []int{-1, 10_000, 300_000} {
+		m := message("orders", "", "a")
+		m.Time = time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)
+		require.ErrorIs(t, p.Publish(t.Context(), m), messaging.ErrInvalid)
+	}
+	for _, at := range []time.Time{{}, time.Unix(0, 0), time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)} {
+		m := message("orders", "", "a")
+		m.Time = at
+		require.NoError(t, p.Publish(t.Context(), m))
+	}
+}
