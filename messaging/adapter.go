@@ -224,7 +224,7 @@ type Features struct {
 	Delay time.Duration
 	// Schedule is the longest NotBefore. Zero: none.
 	Schedule time.Duration
-	// Dedupe is the window in which a second publish of one ID is dropped. Zero: none.
+	// Dedupe is the window in which a second publish of one ID of one Source is dropped. Zero: none.
 	Dedupe time.Duration
 	Lease  bool // deliveries come back by themselves after Delivery.Until
 	Extend bool // and the lease can be extended

@@ -3,6 +3,7 @@ package messaging
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -12,8 +13,8 @@ import (
 // A Message is plain data; the same type is published and received. A message that was handed to Publish or to a
 // Handler is shared: it must not be changed afterwards.
 type Message struct {
-	// ID identifies the message for ever, over retries, redeliveries and redrives. Empty at Publish: a UUIDv7 is minted,
-	// and written back, before the first attempt. ID, Key, Type and Source are printable UTF-8 without outer spaces, of
+	// ID identifies the message for ever, among those of its Source, over retries, redeliveries and redrives. Empty at
+	// Publish: a UUIDv7 is minted, and written back, before the first attempt. ID, Key, Type and Source are printable UTF-8 without outer spaces, of
 	// 512 bytes at most.
 	ID string
 	// Topic is where it goes to, or came from: letters, digits, - and _, in parts separated by dots, 200 bytes at most.
@@ -222,13 +223,22 @@ func (m *Message) size() int {
 	return n
 }
 
-// DedupeID is what an adapter gives its transport to drop a second publish of m: it differs by topic, so that one ID may
-// be published to two topics, and for a dead letter or a redriven copy, which keep the ID of their original.
+// DedupeID is what an adapter gives its transport to drop a second publish of m. It differs by topic, so that one ID may
+// be published to two topics; by Source, because CloudEvents promises no more than that an ID is unique for its source;
+// and for a dead letter or a redriven copy, which keep both of their original.
 func DedupeID(m *Message) string {
 	group, again := m.Header[headerDeadGroup], m.Header[headerDeadRedriven]
-	if group == "" && again == "" {
-		return m.Topic + "/" + m.ID
+	name, origin := m.Topic, m.Topic
+	if group != "" || again != "" {
+		// No topic holds an exclamation mark, so a copy never meets an original.
+		dead := m.Header[headerDeadTopic]
+		name += "!" + dead + "!" + group + "!" + again
+		if dead != "" {
+			origin = dead
+		}
 	}
-	// No topic holds an exclamation mark, so a copy never meets an original.
-	return m.Topic + "!" + m.Header[headerDeadTopic] + "!" + group + "!" + again + "/" + m.ID
+	if s := m.Source; s != "" && (s[0] != '/' || s[1:] != origin) { // another than Publish gives by default
+		name += "@" + strconv.Itoa(len(s)) + ":" + s
+	}
+	return name + "/" + m.ID
 }

@@ -204,3 +204,24 @@ func TestATimeThatCannotTravel(t *testing.T) {
 		require.NoError(t, p.Publish(t.Context(), m))
 	}
 }
+
+// CloudEvents: an ID is unique for its source, not for a topic. Two producers that count from one lose nothing.
+func TestTheIDForDeduplicationNamesTheSource(t *testing.T) {
+	id := func(topic, source, id string) string {
+		return messaging.DedupeID(&messaging.Message{Topic: topic, Source: source, ID: id})
+	}
+	require.Equal(t, "orders/1", id("orders", "/orders", "1"), "on the wire since the first release")
+	all := map[string]bool{}
+	for _, m := range [][3]string{
+		{"a", "", "1"}, {"a", "/a", "1"}, {"a", "/b", "1"}, {"a", "/b/1", "2"}, {"a", "/b", "1/2"}, {"b", "/b", "1"}, {"a", "3:/b/1", "2"},
+	} {
+		all[id(m[0], m[1], m[2])] = true
+	}
+	require.Len(t, all, 6, "all but the first two, which have the source that Publish gives")
+	dead := func(source string) string {
+		return messaging.DedupeID(&messaging.Message{Topic: "a.dead", Source: source, ID: "1", Header: messaging.Header{
+			"tandem-dead-topic": "a", "tandem-dead-group": "g",
+		}})
+	}
+	require.NotEqual(t, dead("/b"), dead("/c"))
+}

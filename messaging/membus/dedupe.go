@@ -20,38 +20,41 @@ type window struct {
 }
 
 type sighting struct {
-	id   string
+	identity
 	hash uint64
 	at   time.Time
 }
+
+// An identity is what a message is known by. An ID is unique for its source, no more.
+type identity struct{ source, id string }
 
 func newWindow(span time.Duration, most int) window {
 	return window{span: span, most: most, seed: maphash.MakeSeed(), index: make(map[uint64]uint64)}
 }
 
 // key returns what m is known by.
-func (w *window) key(m *messaging.Message) (id string, hash uint64) {
-	id = m.ID
+func (w *window) key(m *messaging.Message) (identity, uint64) {
+	known := identity{m.Source, m.ID}
 	for k := range m.Header {
 		if strings.HasPrefix(k, "tandem-dead-") { // a copy, that shares its ID with an original
-			id = messaging.DedupeID(m)
+			known = identity{id: messaging.DedupeID(m)}
 			break
 		}
 	}
-	return id, maphash.String(w.seed, id)
+	return known, maphash.Comparable(w.seed, known)
 }
 
-func (w *window) has(id string, hash uint64) bool {
+func (w *window) has(known identity, hash uint64) bool {
 	n, ok := w.index[hash]
-	return ok && w.seen.at(n).id == id
+	return ok && w.seen.at(n).identity == known
 }
 
-func (w *window) add(id string, hash uint64, now time.Time) {
+func (w *window) add(known identity, hash uint64, now time.Time) {
 	for w.seen.len() >= w.most {
 		w.forget()
 	}
 	w.index[hash] = w.seen.next
-	*w.seen.push() = sighting{id, hash, now}
+	*w.seen.push() = sighting{known, hash, now}
 }
 
 // expire forgets what is too old.

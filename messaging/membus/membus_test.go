@@ -314,3 +314,24 @@ func Example() {
 	}
 	// Output: A-1, delivery 1
 }
+
+// CloudEvents: an ID is unique for its source, no more. Of two tenants that count from one, both are heard, and buried.
+func TestOneIDOfTwoSources(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBus(t, membus.Config{})
+		c, _ := run(t, b, messaging.ConsumerConfig{Group: "g"}, func(context.Context, *messaging.Message) error {
+			return messaging.Reject(errors.New("no"))
+		})
+		p := publisher(t, b, messaging.PublisherConfig{})
+		for _, tenant := range []string{"/one", "/two", "/one"} {
+			require.NoError(t, p.Publish(t.Context(), &messaging.Message{Topic: "orders", ID: "1", Source: tenant}))
+		}
+		time.Sleep(time.Second)
+		require.Equal(t, int64(2), c.Stats().Dead)
+		dead, _ := messaging.NewConsumer(b, "orders.dead", ok, messaging.ConsumerConfig{Start: messaging.Earliest()})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.NoError(t, dead.Run(ctx))
+		require.Equal(t, int64(2), dead.Stats().Received)
+	})
+}

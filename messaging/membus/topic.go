@@ -57,10 +57,10 @@ func (t *topic) append(ctx context.Context, m []*messaging.Message) (int, error)
 	defer t.mu.Unlock()
 	t.expire(now)
 	for i := range m {
-		id, hash := t.window.key(m[i])
-		for !t.window.has(id, hash) {
+		known, hash := t.window.key(m[i])
+		for !t.window.has(known, hash) {
 			if t.makeRoom(len(m[i].Body)) {
-				t.window.add(id, hash, now)
+				t.window.add(known, hash, now)
 				t.put(m[i], now)
 				if t.faults.duplicate() {
 					t.put(m[i], now)
