@@ -8,6 +8,11 @@ type history struct {
 	first time.Time // first failure
 }
 
+// An identity is what a message is known by. An ID is unique for its source, no more.
+type identity struct{ source, id string }
+
+func (f *flight) identity() identity { return identity{f.message.Source, f.message.ID} }
+
 // maxHistory bounds the messages remembered; forgetting one makes those deliveries count as attempts.
 const maxHistory = 4096
 
@@ -15,7 +20,7 @@ func (r *run) recallHistory(f *flight) {
 	if len(r.history) == 0 {
 		return
 	}
-	if h, ok := r.history[f.message.ID]; ok && f.message.ID != "" {
+	if h, ok := r.history[f.identity()]; ok && f.message.ID != "" {
 		f.waits, f.first = h.waits, h.first
 	}
 }
@@ -24,17 +29,17 @@ func (r *run) remember(f *flight) {
 	if f.message.ID == "" {
 		return
 	}
-	if _, known := r.history[f.message.ID]; !known && len(r.history) >= maxHistory {
+	if _, known := r.history[f.identity()]; !known && len(r.history) >= maxHistory {
 		for id := range r.history { // any
 			delete(r.history, id)
 			break
 		}
 	}
-	r.history[f.message.ID] = history{waits: f.waits, first: f.first}
+	r.history[f.identity()] = history{waits: f.waits, first: f.first}
 }
 
 func (r *run) forget(f *flight) {
 	if len(r.history) > 0 {
-		delete(r.history, f.message.ID)
+		delete(r.history, f.identity())
 	}
 }

@@ -61,7 +61,7 @@ type run struct {
 	flights []*flight               // all of them
 	free    []*flight               // to be used again
 	lanes   map[string]*lane
-	history map[string]history
+	history map[identity]history
 	sources []*source
 	watches map[<-chan struct{}]*watch
 
@@ -111,7 +111,7 @@ func (c *Consumer) newRun(ctx context.Context) *run {
 	base, end := context.WithCancelCause(base)
 	r := &run{
 		c: c, slots: c.config.Concurrency + c.config.Buffer, base: base, endBase: end,
-		lanes: make(map[string]*lane), history: make(map[string]history), watches: make(map[<-chan struct{}]*watch),
+		lanes: make(map[string]*lane), history: make(map[identity]history), watches: make(map[<-chan struct{}]*watch),
 		keeper: keeper{poke: make(chan struct{}, 1)}, allSaid: make(chan struct{}),
 	}
 	r.keepingCtx, r.endKeeping = context.WithCancel(context.WithoutCancel(base))
