@@ -229,8 +229,10 @@ func (o *orders) leave(why string, ids ...string) {
 }
 
 // notYet is the answer while an order is neither published nor declined: come back with the same key. Its text tells no
-// detail of the systems behind.
+// detail of the systems behind. What could be tried again at once was tried here, and the rest is resumed here: the caller
+// is asked not to repeat it, and hears so that it is not this service that is ill, whose breaker it would open.
 func notYet(ctx context.Context, err error) error {
+	grpcclient.NoRetry(ctx)
 	if ctx.Err() != nil {
 		return status.FromContextError(ctx.Err()).Err()
 	}
