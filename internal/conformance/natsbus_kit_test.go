@@ -62,8 +62,14 @@ func TestNATSCoreContract(t *testing.T) {
 // of the process: one that has been in a bubble kills the process outside of it. Two collections empty the pool.
 func bubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
-	defer func() { runtime.GC(); runtime.GC() }()
+	emptyPools()
+	defer emptyPools()
 	synctest.Test(t, f)
+}
+
+func emptyPools() {
+	runtime.GC()
+	runtime.GC()
 }
 
 // flush is Flush without its pool of timers, which does not outlive a bubble.

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -52,7 +51,7 @@ func TestNATSStoreContract(t *testing.T) {
 
 // Each step carries the time to live: one that does not makes the record live for ever.
 func TestNATSStoreLeavesNothingBehind(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		nc := startNATS(t, true).conn()
 		s := natsStore(t, nc, natsstore.Config{})
 		for id, end := range map[string]func(idempotency.Ticket) error{
@@ -86,7 +85,7 @@ func TestNATSStoreLeavesNothingBehind(t *testing.T) {
 
 // While the server is away every step is an error, at once; what was kept is there when it comes back.
 func TestNATSStoreIsClosedWithoutItsServer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		srv := startNATS(t, true)
 		s := natsStore(t, srv.conn(), natsstore.Config{})
 		done, err := claimNATS(t, s, "done")
@@ -156,7 +155,7 @@ func natsCluster(t *testing.T, c natsstore.Config) []*natsstore.Store {
 // A replica is behind the leader, for a moment. Nobody may be told of a state that has passed. In this test it is behind
 // for ever, and is us: the server itself does not answer direct gets.
 func TestNATSStoreWithAReplicaThatIsBehind(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		nc := startNATS(t, true).conn()
 		s := natsStore(t, nc, natsstore.Config{})
 		js := newJetStream(t, nc)
@@ -266,7 +265,7 @@ func (c *lineConn) Read(b []byte) (int, error) {
 
 // An answer can be lost after each step. The owner goes on as if it had come.
 func TestNATSStoreWhoseAnswerIsLost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		l := &line{natsServer: startNATS(t, true)}
 		s := natsStore(t, l.conn(t), natsstore.Config{})
 
@@ -305,7 +304,7 @@ func TestNATSStoreWhoseAnswerIsLost(t *testing.T) {
 // A server may take less in one message than the record of a result needs. That is known before the work is repeated.
 func TestNATSStoreOverAServerOfSmallMessages(t *testing.T) {
 	for _, most := range []int32{8 << 10, 64 << 10} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			srv := startNATS(t, true)
 			srv.stop()
 			srv.opts.MaxPayload = most
@@ -334,7 +333,7 @@ func TestNATSStoreOverAServerOfSmallMessages(t *testing.T) {
 
 // However many duplicates of work under way there are, the server is asked for its time once a second.
 func TestNATSStoreAsksForTheTimeOnceASecond(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		nc := startNATS(t, true).conn()
 		s := natsStore(t, nc, natsstore.Config{})
 		_, err := claimNATS(t, s, "1") // for 10 s
@@ -359,7 +358,7 @@ func TestNATSStoreAsksForTheTimeOnceASecond(t *testing.T) {
 
 // What the package comment says is enough is enough, and nothing more is allowed here.
 func TestNATSStorePermissions(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		srv := startNATS(t, true)
 		srv.stop()
 		api := []string{
@@ -430,7 +429,7 @@ func TestNATSStoreOverARestart(t *testing.T) {
 }
 
 func TestNATSStoreProvision(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		nc := startNATS(t, true).conn()
 		_, err := newJetStream(t, nc).CreateKeyValue(t.Context(), jetstream.KeyValueConfig{
 			Bucket: "foreign", History: 5, TTL: time.Hour, Storage: jetstream.MemoryStorage,
@@ -510,7 +509,7 @@ func TestNATSStoreThatIsFullRefusesNewKeysAlone(t *testing.T) {
 		require.Equal(t, idempotency.Replay, c.Status)
 	}
 	t.Run("one replica", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			rule(t, natsStore(t, startNATS(t, true).conn(), natsstore.Config{MaxBytes: 60_000}))
 		})
 	})
@@ -521,13 +520,13 @@ func TestNATSStoreThatIsFullRefusesNewKeysAlone(t *testing.T) {
 
 // What is stored outlives a release: these are records as the first one wrote them, and one of a release to come.
 func TestNATSStoreReadsTheFirstRelease(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		nc := startNATS(t, true).conn()
 		s := natsStore(t, nc, natsstore.Config{})
 		store := func(id, record string) {
 			sum := idempotency.Key{Scope: "orders", ID: id}.Sum()
 			m := &nats.Msg{Subject: "$KV.idempotency." + base64.RawURLEncoding.EncodeToString(sum[:]), Data: []byte(record)}
-			_, err := nc.RequestMsg(m, time.Second)
+			_, err := nc.RequestMsgWithContext(t.Context(), m)
 			require.NoError(t, err)
 		}
 		store("done", `{"v":1,"state":"done","scope":"orders","id":"done","token":"T","fence":3,"attempt":2,"print":"Zg==","kind":2,"meta":{"a":["b","c"]}}`+"\nno\nsuch order")
