@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tandemgo/tandem/retry"
@@ -82,8 +83,8 @@ func (c *RedriveConfig) fill(from Subscriber, to *Publisher) error {
 	if f := to.Features().Confirm; f == ConfirmNone || f == ConfirmTx {
 		errs = append(errs, fmt.Errorf("%w: a confirmation that means stored", ErrUnsupported))
 	}
-	if c.Rate < 0 {
-		errs = append(errs, errors.New("messaging: Rate is negative"))
+	if !(c.Rate >= 0) || math.IsInf(c.Rate, 0) { // NaN, too
+		errs = append(errs, errors.New("messaging: Rate is negative or no number"))
 	}
 	if c.Most < 0 {
 		errs = append(errs, errors.New("messaging: Most is negative"))
@@ -103,6 +104,7 @@ type redrive struct {
 	to     *Publisher
 	began  time.Time
 	active chan struct{} // a message was looked at
+	busy   atomic.Bool   // one is being looked at
 	stop   context.CancelCauseFunc
 
 	ended <-chan struct{}
@@ -133,6 +135,10 @@ func (d *redrive) wait(ctx context.Context, c *Consumer, ended <-chan error) err
 		case <-d.active:
 			idle.Reset(d.config.Idle)
 		case <-idle.C:
+			if d.busy.Load() {
+				idle.Reset(d.config.Idle)
+				continue
+			}
 			d.stop(errAllMoved)
 		case err := <-ended:
 			if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errAllMoved) {
@@ -144,7 +150,11 @@ func (d *redrive) wait(ctx context.Context, c *Consumer, ended <-chan error) err
 }
 
 func (d *redrive) handle(ctx context.Context, m *Message) error {
+	d.busy.Store(true)
 	defer d.tick()
+	if d.over() { // fetched when the end had been decided
+		return hold(errHeld)
+	}
 	if !d.wants(m) {
 		return d.skip()
 	}
@@ -164,7 +174,17 @@ func (d *redrive) handle(ctx context.Context, m *Message) error {
 	return nil
 }
 
+func (d *redrive) over() bool {
+	select {
+	case <-d.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 func (d *redrive) tick() {
+	d.busy.Store(false)
 	select {
 	case d.active <- struct{}{}:
 	default:
@@ -208,7 +228,8 @@ func (d *redrive) pace() bool {
 		d.next = now
 	}
 	wait := d.next.Sub(now)
-	d.next = d.next.Add(time.Duration(float64(time.Second) / d.config.Rate))
+	const longest = float64(holdFor)
+	d.next = d.next.Add(time.Duration(min(float64(time.Second)/d.config.Rate, longest)))
 	if wait <= 0 {
 		return true
 	}

@@ -3,6 +3,7 @@ package messaging_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -113,4 +114,51 @@ func TestRedriveReportsEveryFault(t *testing.T) {
 	core := newScript(messaging.Features{Groups: true})
 	_, err = messaging.Redrive(t.Context(), core, "orders.dead", publisher(t, b, messaging.PublisherConfig{}), messaging.RedriveConfig{})
 	require.ErrorIs(t, err, messaging.ErrUnsupported)
+}
+
+// A rate slower than Idle is a rate, not the end.
+func TestRedriveIsNotDoneWhileItIsAtWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBus(t, busConfig)
+		r := run(t, b, messaging.ConsumerConfig{Group: "g"}, func(context.Context, *messaging.Message) error { return messaging.Reject(errNo) })
+		publish(t, b, numbered("orders", 5)...)
+		pass(time.Second)
+		require.NoError(t, r.stop())
+		report, err := messaging.Redrive(t.Context(), b, "orders.dead", publisher(t, b, messaging.PublisherConfig{}),
+			messaging.RedriveConfig{Rate: 0.1, Most: 2})
+		require.NoError(t, err)
+		require.Equal(t, 2, report.Moved)
+		slow := &scripted{answer: func(int, []*messaging.Message) error {
+			time.Sleep(5 * time.Second)
+			return nil
+		}}
+		report, err = messaging.Redrive(t.Context(), b, "orders.dead",
+			publisher(t, slow, messaging.PublisherConfig{AttemptTimeout: messaging.NoTimeout, Timeout: messaging.NoTimeout}), messaging.RedriveConfig{})
+		require.NoError(t, err)
+		require.Equal(t, 3, report.Moved)
+	})
+}
+
+func TestRedriveRefusesARateThatIsNone(t *testing.T) {
+	b := newBus(t, busConfig)
+	for _, rate := range []float64{math.NaN(), math.Inf(1), -1} {
+		_, err := messaging.Redrive(t.Context(), b, "orders.dead", publisher(t, b, messaging.PublisherConfig{}), messaging.RedriveConfig{Rate: rate})
+		require.ErrorContains(t, err, "Rate")
+	}
+}
+
+// However slow: a rate that no Duration can hold is not none at all.
+func TestRedriveAtOnceInAThousandYears(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBus(t, busConfig)
+		r := run(t, b, messaging.ConsumerConfig{Group: "g"}, func(context.Context, *messaging.Message) error { return messaging.Reject(errNo) })
+		publish(t, b, numbered("orders", 5)...)
+		pass(time.Second)
+		require.NoError(t, r.stop())
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		report, err := messaging.Redrive(ctx, b, "orders.dead", publisher(t, b, messaging.PublisherConfig{}), messaging.RedriveConfig{Rate: 1e-11})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, 1, report.Moved)
+	})
 }
