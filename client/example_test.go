@@ -28,12 +28,12 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	res, err := c.Get(server.URL)
+	res, err := c.Get(server.URL) // answers 503 twice
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer res.Body.Close()
-	fmt.Println(res.Status)
+	fmt.Println(res.Status) // that of the third attempt
 	// Output: 200 OK
 }
 
