@@ -1,8 +1,10 @@
 package membus
 
 import (
+	"cmp"
 	"container/heap"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tandemgo/tandem/messaging"
@@ -25,16 +27,18 @@ type group struct {
 	later   itemHeap  // not before a time, earliest first
 	lanes   map[string]*lane
 	blocked int             // messages that wait in lanes
+	bytes   int             // of the bodies of items
 	waiting []*subscription // members that wait for messages, longest first
 }
 
 // An item is one message of a group from its first delivery, or delay, to its end.
 type item struct {
-	m        *messaging.Message // as it was last delivered
+	m        messaging.Message // as it was published; the log may drop it, and what was delivered is the handler's
 	number   uint64
 	attempts int
 	slot     uint32 // in items
 	turn     uint32 // counts the uses of the slot: an old ref finds nothing
+	head     bool   // of its lane
 	due      time.Time
 	until    time.Time // while leased
 	member   *subscription
@@ -52,17 +56,45 @@ func (g *group) join(ordered bool) error {
 		return fmt.Errorf("membus: group %s of topic %s has members with another Ordered: %w",
 			g.name, g.topic.name, messaging.ErrUnsupported)
 	}
-	g.ordered, g.lanes = ordered, nil
-	if !ordered {
-		return nil
+	if ordered {
+		g.makeLanes()
+	} else {
+		g.leaveLanes()
 	}
-	g.lanes = make(map[string]*lane)
+	g.ordered = ordered
+	return nil
+}
+
+// makeLanes puts what the group has in hand into lanes: first what is leased, then the rest by age. What is delayed enters
+// its lane when it is due.
+func (g *group) makeLanes() {
+	g.lanes, g.ordered = make(map[string]*lane), true
 	for _, it := range g.items {
-		if it != nil && it.m != nil && it.m.Key != "" {
-			g.lanes[it.m.Key] = &lane{}
+		if !it.until.IsZero() {
+			g.occupyLane(it)
 		}
 	}
-	return nil
+	again := g.again
+	g.again = nil
+	slices.SortFunc(again, func(a, b *item) int { return cmp.Compare(a.number, b.number) })
+	for _, it := range again {
+		if g.enterLane(it) {
+			heap.Push(&g.again, it)
+		}
+	}
+}
+
+// leaveLanes lets everything that waits in lanes be delivered.
+func (g *group) leaveLanes() {
+	for _, l := range g.lanes {
+		for _, it := range l.behind {
+			heap.Push(&g.again, it)
+		}
+	}
+	for _, it := range g.items {
+		it.head = false
+	}
+	g.lanes, g.blocked = nil, 0
 }
 
 // held is how many messages the group keeps beside the log.
@@ -82,6 +114,19 @@ func (g *group) wake() {
 	}
 }
 
+// attend wakes a member if there is something to deliver, or if there will be by the clock and nobody looks then.
+func (g *group) attend() {
+	if !g.pending() {
+		due := g.due()
+		if due.IsZero() || slices.ContainsFunc(g.waiting, func(s *subscription) bool {
+			return !s.due.IsZero() && !s.due.After(due)
+		}) {
+			return
+		}
+	}
+	g.wake()
+}
+
 // settleTime moves what the clock has decided: leases that have passed, delays that are over.
 func (g *group) settleTime(now time.Time) {
 	if !g.expiry.IsZero() && !now.Before(g.expiry) {
@@ -89,17 +134,16 @@ func (g *group) settleTime(now time.Time) {
 	}
 	for len(g.later) > 0 && !now.Before(g.later[0].due) {
 		it := heap.Pop(&g.later).(*item)
-		if it.m.Attempt == 0 && !g.enterLane(it) { // a scheduled message takes its place in its lane when it is due
-			continue
+		if g.enterLane(it) { // a scheduled message takes its place when it is due; others have theirs
+			heap.Push(&g.again, it)
 		}
-		heap.Push(&g.again, it)
 	}
 }
 
 func (g *group) expireLeases(now time.Time) {
 	g.expiry = time.Time{}
 	for _, it := range g.items {
-		if it == nil || it.until.IsZero() {
+		if it.until.IsZero() {
 			continue
 		}
 		if !now.Before(it.until) {
@@ -136,14 +180,12 @@ func (g *group) nextItem(now time.Time) *item {
 		return heap.Pop(&g.again).(*item)
 	}
 	for g.next < g.topic.log.next {
-		e := g.topic.log.at(g.next)
-		number := g.next
-		g.next++
 		it := g.newItem()
-		it.m, it.number = &e.m, number // copied on delivery; the log may drop it afterwards
-		if e.m.NotBefore.After(now) {
-			it.keep()
-			it.due = e.m.NotBefore
+		it.m, it.number = g.topic.log.at(g.next).m, g.next
+		g.next++
+		g.bytes += len(it.m.Body)
+		if it.m.NotBefore.After(now) {
+			it.due = it.m.NotBefore
 			heap.Push(&g.later, it)
 			continue
 		}
@@ -154,38 +196,33 @@ func (g *group) nextItem(now time.Time) *item {
 	return nil
 }
 
-// keep gives an item that is not delivered yet a message of its own, because the log may drop it.
-func (it *item) keep() {
-	m := *it.m
-	m.Attempt = 0
-	it.m = &m
-}
-
 // enterLane reports whether it may be delivered; else it waits behind an earlier one of its key.
 func (g *group) enterLane(it *item) bool {
-	if !g.ordered || it.m.Key == "" {
+	if it.head || g.occupyLane(it) {
 		return true
 	}
 	l := g.lanes[it.m.Key]
-	if l == nil {
-		g.lanes[it.m.Key] = &lane{}
-		return true
-	}
-	it.keep()
 	l.behind = append(l.behind, it)
 	g.blocked++
 	return false
 }
 
+// occupyLane makes it the head of its lane, if it needs one and nobody has it.
+func (g *group) occupyLane(it *item) bool {
+	if !g.ordered || it.m.Key == "" {
+		return true
+	}
+	if g.lanes[it.m.Key] != nil {
+		return false
+	}
+	g.lanes[it.m.Key] = &lane{}
+	it.head = true
+	return true
+}
+
 // leaveLane lets the next message of the key be delivered.
 func (g *group) leaveLane(key string) {
-	if !g.ordered || key == "" {
-		return
-	}
 	l := g.lanes[key]
-	if l == nil {
-		return
-	}
 	if len(l.behind) == 0 {
 		delete(g.lanes, key)
 		return
@@ -193,6 +230,7 @@ func (g *group) leaveLane(key string) {
 	it := l.behind[0]
 	l.behind = l.behind[1:]
 	g.blocked--
+	it.head = true
 	heap.Push(&g.again, it)
 }
 
@@ -225,17 +263,25 @@ func (g *group) find(s *subscription, ref uint64, now time.Time) *item {
 // unlease ends a delivery. Its ref finds nothing any more.
 func (g *group) unlease(it *item) {
 	it.turn++
+	it.member.bytes -= len(it.m.Body)
 	it.until, it.member = time.Time{}, nil
 	g.leased--
 }
 
 // finish forgets an item that is settled.
 func (g *group) finish(it *item) {
-	key := it.m.Key
 	g.unlease(it)
+	if it.head {
+		g.leaveLane(it.m.Key)
+	}
+	g.forget(it)
+}
+
+// forget frees the slot of an item.
+func (g *group) forget(it *item) {
+	g.bytes -= len(it.m.Body)
 	*it = item{slot: it.slot, turn: it.turn}
 	g.free = append(g.free, it.slot)
-	g.leaveLane(key)
 }
 
 // An itemHeap is ordered by due, then by number.

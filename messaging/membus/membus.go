@@ -101,8 +101,9 @@ func (b *Bus) Provision(_ context.Context, specs ...messaging.TopicSpec) error {
 		} else if err := t.differs(b.settings(s)); err != nil {
 			errs = append(errs, err)
 		}
-		if b.topics[s.Name+".dead"] == nil {
-			b.newTopic(messaging.TopicSpec{Name: s.Name + ".dead"})
+		dead := s.Name + ".dead"
+		if b.topics[dead] == nil && messaging.CheckTopic(dead) == nil { // it may be too long: then there is none by default
+			b.newTopic(messaging.TopicSpec{Name: dead})
 		}
 		b.mu.Unlock()
 	}

@@ -21,7 +21,8 @@ type subscription struct {
 	woken  chan struct{}
 	timer  *time.Timer // of Receive
 
-	waits  bool // listed in group.waiting
+	waits  bool      // listed in group.waiting
+	due    time.Time // while it waits: when it looks again; zero: not by itself
 	bytes  int
 	closed bool
 	broken error // what Receive fails with
@@ -74,7 +75,7 @@ func (s *subscription) wait(ctx context.Context, due time.Time) error {
 	defer t.mu.Unlock()
 	s.group.unlist(s)
 	if ctx.Err() != nil {
-		s.group.wake() // it may have been woken, and will not look: somebody else should
+		s.group.attend() // it will not look, woken or not: somebody else should
 		return context.Cause(ctx)
 	}
 	return nil
@@ -112,19 +113,16 @@ func (s *subscription) take(into []messaging.Delivery) (n int, gap int64, due ti
 	g.settleTime(now)
 	n = s.fill(into, now)
 	if n > 0 {
-		if g.pending() {
-			g.wake()
-		}
-		if t.room != nil {
-			t.madeRoom()
-		}
+		g.attend()
+		t.madeRoom()
 		return n, gap, due, nil
 	}
+	s.due = g.due()
 	if !s.waits {
 		s.waits = true
 		g.waiting = append(g.waiting, s)
 	}
-	return 0, gap, g.due(), nil
+	return 0, gap, s.due, nil
 }
 
 // fill delivers at most len(into) messages, whose bodies are at most the bytes the consumer wants in hand, but one at
@@ -148,15 +146,15 @@ func (s *subscription) fill(into []messaging.Delivery, now time.Time) int {
 			cursors.Grow(len(copies) * len(strconv.AppendUint(digits[:0], g.topic.log.next, 10)))
 		}
 		m := &copies[n]
-		*m = *it.m
-		it.m = m
+		*m = it.m
 		it.attempts++
 		start := cursors.Len()
 		cursors.Write(strconv.AppendUint(digits[:0], it.number, 10))
 		m.Topic, m.Attempt, m.Group, m.Cursor = g.topic.name, it.attempts, g.name, messaging.Cursor(cursors.String()[start:])
 		into[n] = messaging.Delivery{Message: m}
-		if g.name == "" {
-			g.release(it)
+		if g.name == "" { // nothing comes back from a reader
+			it.turn++
+			g.forget(it)
 			continue
 		}
 		g.leased++
@@ -166,12 +164,6 @@ func (s *subscription) fill(into []messaging.Delivery, now time.Time) int {
 		into[n].Until, into[n].Ref = it.until, it.ref()
 	}
 	return len(into)
-}
-
-// release forgets the item of a reader: nothing comes back.
-func (g *group) release(it *item) {
-	*it = item{slot: it.slot, turn: it.turn + 1}
-	g.free = append(g.free, it.slot)
 }
 
 // Settle implements messaging.Subscription.
@@ -192,11 +184,7 @@ func (s *subscription) Settle(_ context.Context, v []messaging.Settlement) error
 	for i := range v {
 		s.settle(&v[i], now)
 	}
-	if g.pending() {
-		g.wake()
-	} else if len(g.waiting) > 0 && len(g.later) > 0 {
-		g.wake() // to wait for another time
-	}
+	g.attend()
 	t.madeRoom()
 	return nil
 }
@@ -217,7 +205,6 @@ func (s *subscription) settle(v *messaging.Settlement, now time.Time) {
 	if v.Err = g.topic.faults.ack(); v.Err != nil {
 		return
 	}
-	s.bytes -= len(it.m.Body)
 	switch v.Action {
 	case messaging.Release:
 		it.attempts-- // no failure of the message, and nobody needs to think so
@@ -260,8 +247,6 @@ func (s *subscription) Close(context.Context) error {
 	if g.name == "" {
 		t.readers = slices.DeleteFunc(t.readers, func(o *group) bool { return o == g })
 	}
-	if g.pending() {
-		g.wake()
-	}
+	g.attend()
 	return nil
 }

@@ -126,16 +126,16 @@ func (t *topic) makeRoom(size int) bool {
 }
 
 func (t *topic) fits(size int) bool {
-	held := 0
+	held, bytes := 0, 0
 	for _, g := range t.groups {
-		held = max(held, g.held())
+		held, bytes = max(held, g.held()), max(bytes, g.bytes)
 	}
 	kept := t.log.len()
 	if kept == 0 && held == 0 {
 		return true // even one that is larger than the topic
 	}
 	unread := int(t.log.next - t.spare)
-	return kept < t.settings.messages && unread+held < t.settings.messages && t.bytes+size <= t.settings.bytes
+	return kept < t.settings.messages && unread+held < t.settings.messages && t.bytes+bytes+size <= t.settings.bytes
 }
 
 // waitForRoom waits, unlocked, until there may be room.
