@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
@@ -216,7 +217,8 @@ func TestProvisionComparesAll(t *testing.T) {
 // What a Core holds for a consumer that does not read is bounded in bytes, too; the rest is a gap.
 func TestCoreBoundsItsBytes(t *testing.T) {
 	n := startNATS(t, false)
-	c, err := natsbus.NewCore(n.conn(), natsbus.CoreConfig{})
+	nc := n.conn()
+	c, err := natsbus.NewCore(nc, natsbus.CoreConfig{})
 	require.NoError(t, err)
 	sender, err := natsbus.NewCore(n.conn(), natsbus.CoreConfig{})
 	require.NoError(t, err)
@@ -231,9 +233,63 @@ func TestCoreBoundsItsBytes(t *testing.T) {
 		m[i].Body = body
 	}
 	send(t, sender, m...)
-	got := tryReceive(t, sub, 80, time.Second)
+	require.Eventually(t, func() bool { return nc.Stats().InMsgs == 80 }, 10*time.Second, 10*time.Millisecond)
+	got := tryReceive(t, sub, 80, 500*time.Millisecond)
 	_, gap := ev.count(messaging.Gap)
 	require.Len(t, got, 80-int(gap))
 	require.LessOrEqual(t, len(got), 65)
 	require.GreaterOrEqual(t, len(got), 60)
+}
+
+// Before the first connection nobody knows the limit: what is larger is refused for good as soon as it is known.
+func TestTooLargeForALateConnection(t *testing.T) {
+	n := startNATS(t, false)
+	n.stop()
+	b := newBus(t, n.conn(nats.RetryOnFailedConnect(true)), natsbus.Config{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		time.Sleep(100 * time.Millisecond)
+		n.start()
+	})
+	m := message("t", "1")
+	m.Body = make([]byte, 1<<20+1)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	err := b.Send(ctx, []*messaging.Message{m})
+	wg.Wait()
+	large, ok := errors.AsType[*messaging.TooLargeError](err)
+	require.True(t, ok, "%v", err)
+	require.Equal(t, 1<<20, large.Limit)
+	require.Greater(t, large.Size, 1<<20)
+}
+
+// Answers that came too late for their callers leave room for those of the next.
+func TestLateAnswersLeaveRoom(t *testing.T) {
+	n := startNATS(t, false)
+	nc := n.conn()
+	b := newBus(t, nc, natsbus.Config{})
+	var mu sync.Mutex
+	var held []*nats.Msg
+	silent, err := n.conn().Subscribe("slow", func(m *nats.Msg) {
+		mu.Lock()
+		defer mu.Unlock()
+		held = append(held, m)
+	})
+	require.NoError(t, err)
+	flush(t, nc)
+	m := messages("slow", 3000)
+	for range 3 { // more than there is room for
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		require.Error(t, b.Send(ctx, m))
+		cancel()
+	}
+	mu.Lock()
+	for _, h := range held {
+		_ = h.Respond([]byte("late"))
+	}
+	mu.Unlock()
+	require.NoError(t, silent.Unsubscribe())
+	provision(t, b, "t")
+	time.Sleep(200 * time.Millisecond)
+	send(t, b, messages("t", 4000)...)
 }

@@ -246,18 +246,23 @@ func (s *coreSubscription) Receive(ctx context.Context, into []messaging.Deliver
 		if m == nil {
 			continue
 		}
-		n := 0
-		for into[n] = s.delivery(m); n+1 < len(into); into[n] = s.delivery(m) {
-			if left, _, err := s.sub.Pending(); err != nil || left == 0 {
-				break
-			}
-			if m, err = s.next(ctx); m == nil || err != nil {
+		into[0] = s.delivery(m)
+		n := 1
+		for n < len(into) && s.waiting() {
+			if m, _ = s.next(ctx); m == nil {
 				break // an error comes again
 			}
+			into[n] = s.delivery(m)
 			n++
 		}
-		return n + 1, nil
+		return n, nil
 	}
+}
+
+// waiting reports whether a message is here already.
+func (s *coreSubscription) waiting() bool {
+	n, _, err := s.sub.Pending()
+	return err == nil && n > 0
 }
 
 // next returns a message, or nil if it is time to look after the connection and the count of dropped ones.

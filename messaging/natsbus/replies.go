@@ -68,11 +68,19 @@ func (r *replies) begin() (*caller, error) {
 		}
 		r.ch, r.inbox = ch, inbox
 	}
+	r.dropLate()
 	r.next++
 	c := &caller{id: r.next, reconnects: reconnects, more: make(chan struct{}, 1)}
 	c.inbox = r.inbox + strconv.FormatUint(c.id, 36) + "."
 	r.calls[c.id] = c
 	return c, nil
+}
+
+// dropLate makes room for answers: those that nobody waited for any more stay in ch while no call is under way.
+func (r *replies) dropLate() {
+	for len(r.calls) == 0 && len(r.ch) > 0 {
+		<-r.ch
+	}
 }
 
 func (r *replies) end(c *caller) {
@@ -97,15 +105,28 @@ func (r *replies) wait(ctx context.Context, c *caller, tick <-chan time.Time) ([
 		case <-c.more:
 		case <-tick:
 			if !r.nc.IsConnected() || r.nc.Stats().Reconnects != c.reconnects {
-				if got := r.take(c); len(got) > 0 {
+				if got := r.collect(c); len(got) > 0 {
 					return got, nil
 				}
 				return nil, errLost
 			}
 		case <-ctx.Done():
+			if got := r.collect(c); len(got) > 0 {
+				return got, nil
+			}
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// collect takes what has arrived, for the last time: an answer that is here is better than an unknown fate.
+func (r *replies) collect(c *caller) []answer {
+	select {
+	case m := <-r.ch:
+		r.hand(m)
+	default:
+	}
+	return r.take(c)
 }
 
 func (r *replies) take(c *caller) []answer {

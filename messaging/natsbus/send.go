@@ -169,13 +169,21 @@ func (f *flight) publish(ctx context.Context, c *caller) error {
 		f.wire[i].Reply = c.reply(i)
 		if err := f.b.nc.PublishMsg(f.wire[i]); err != nil {
 			f.b.replies.release()
-			f.fail(i, connError(err), false)
+			f.fail(i, publishError(err, f.b.nc, f.wire[i]), false)
 			continue
 		}
 		f.sent[i] = true
 		f.open++
 	}
 	return nil
+}
+
+// publishError says why nats.go did not take m. It had no limit to check against while there was no connection yet.
+func publishError(err error, nc *nats.Conn, m *nats.Msg) error {
+	if errors.Is(err, nats.ErrMaxPayload) {
+		return retry.Permanent(&messaging.TooLargeError{Size: m.Size() - len(m.Subject) - len(m.Reply), Limit: int(nc.MaxPayload())})
+	}
+	return connError(err)
 }
 
 // answered takes the server's answer to message i.

@@ -366,7 +366,7 @@ func (s *subscription) unchanged(ctx context.Context) error {
 	defer cancel()
 	c, err := s.b.js.Consumer(ctx, s.stream, s.consumer)
 	if err != nil {
-		return nil //nolint:nilerr // the next probe tells
+		return nil // the next probe tells
 	}
 	return s.same(c.CachedInfo())
 }
