@@ -36,7 +36,7 @@ type Config struct {
 
 // A Bus is a messaging.Sender, Subscriber and Provisioner over JetStream. Any number of goroutines may use it at once.
 // It never closes the connection. Its only goroutine is the one that nats.go runs for the inbox of a subscription that
-// asks for messages.
+// asks for messages. Its inbox for answers stays on the connection until that is closed: make one Bus, not many.
 type Bus struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream

@@ -21,7 +21,12 @@
 //   - An acknowledgement that comes too late settles the newer delivery of the same message on the server. A Bus never
 //     sends one that it knows to be late, but it cannot know of a process that stood still after it had sent.
 //   - An acknowledgement lost with the connection costs a redelivery, also with ConfirmAcks, which only tells of it.
-//   - A group whose consumer was deleted on the server begins again at its Start.
+//   - A group whose consumer was deleted on the server begins again at its Start. Members notice when they are told, or when
+//     the numbers of the new consumer go back; a verdict sent before that settles for the new one.
+//   - A lease is counted from the arrival of a delivery, and the server's begins when it is sent: it ends earlier by the time
+//     on the way.
+//   - What a reader had not read of a stream that was deleted is gone, and no Gap tells of it: it goes on with the first
+//     message of the stream that was made in its place.
 //
 // On the wire a message is a CloudEvent 1.0 in binary mode: its attributes are "ce-" headers, its Header travels as plain
 // NATS headers. Messages of foreign producers without these headers are accepted.
