@@ -45,7 +45,7 @@ type rule struct {
 // inside of it, and must be gone when the case's cleanups have run.
 func Run(t *testing.T, within func(*testing.T, func(*testing.T)), open func(*testing.T) Harness) {
 	t.Helper()
-	for _, r := range slices.Concat(delivering(), failing(), leasing(), draining(), ordering(), publishing(), replaying()) {
+	for _, r := range slices.Concat(delivering(), failing(), leasing(), settling(), draining(), ordering(), publishing(), replaying()) {
 		t.Run(r.name, func(t *testing.T) {
 			defer func() {
 				if t.Failed() {
@@ -190,6 +190,16 @@ func (r *member) deadLetters() []messaging.DeadLetter {
 	return slices.Clone(r.dead)
 }
 
+// deadLetter returns the only one.
+func (r *member) deadLetter() messaging.DeadLetter {
+	r.k.Helper()
+	all := r.deadLetters()
+	if len(all) != 1 {
+		r.k.Fatalf("%d dead letters, want one", len(all))
+	}
+	return all[0]
+}
+
 func (r *member) bodies() []string {
 	var b []string
 	for _, s := range r.calls() {
@@ -256,6 +266,14 @@ func (k *kit) needGroups() bool {
 	}
 	k.refused("Group", k.newConsumer(k.topic(), k.config("g")))
 	return false
+}
+
+// needs skips a case about what the transport does not promise, or the harness cannot bring about.
+func (k *kit) needs(it bool, what string) {
+	k.Helper()
+	if !it {
+		k.Skipf("not here: %s", what)
+	}
 }
 
 // storesDead reports whether a consumer of this transport has dead letters without being given a Publisher.

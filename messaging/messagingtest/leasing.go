@@ -36,9 +36,10 @@ func leasing() []rule {
 			"a lost lease ends the handler's context",
 			"When the transport takes a message back, the handler's context ends with ErrLeaseLost and its verdict is not sent.",
 			func(k *kit) {
-				if !k.needGroups() || k.h.Expire == nil {
+				if !k.needGroups() {
 					return
 				}
+				k.needs(k.h.Expire != nil, "a lease that can be made to pass")
 				topic := k.topic()
 				causes := make(chan error, 10)
 				r := k.run(topic, k.config("g"), func(ctx context.Context, m *messaging.Message) error {
@@ -66,36 +67,13 @@ func leasing() []rule {
 			},
 		},
 		{
-			"a delivery is settled once",
-			"A second verdict on one delivery is answered with ErrLeaseLost, or not at all; it changes nothing and does not panic.",
-			func(k *kit) {
-				if !k.needGroups() || !k.f.Lease {
-					return
-				}
-				topic := k.topic()
-				k.publish(text(topic, "1", "2")...)
-				sub := k.open(topic, "g")
-				d := k.receive(sub)
-				for i, action := range []messaging.Action{messaging.Done, messaging.Retry, messaging.Done} {
-					s := []messaging.Settlement{{Ref: d.Ref, Action: action}}
-					if err := sub.Settle(k.Context(), s); err != nil {
-						k.Errorf("Settle %d: %v", i, err)
-					}
-					if i == 0 && s[0].Err != nil || i > 0 && s[0].Err != nil && !errors.Is(s[0].Err, messaging.ErrLeaseLost) {
-						k.Errorf("Settle %d: the answer is %v", i, s[0].Err)
-					}
-				}
-				want(k, "the next message", string(k.receive(sub).Message.Body), "2")
-				k.close(sub)
-			},
-		},
-		{
 			"a lease that passes brings the message back",
 			"A message that is not settled comes again when its lease has passed, to another member, with Attempt one higher.",
 			func(k *kit) {
-				if !k.needGroups() || !k.f.Lease {
+				if !k.needGroups() {
 					return
 				}
+				k.needs(k.f.Lease, "leases")
 				topic := k.topic()
 				k.publish(text(topic, "1")...)
 				sub := k.open(topic, "g")
@@ -173,9 +151,10 @@ func draining() []rule {
 			"a drain hands back what has not started",
 			"Messages that were fetched and not begun are with another member at once, not after their lease.",
 			func(k *kit) {
-				if !k.needGroups() || !k.f.Durable {
+				if !k.needGroups() {
 					return
 				}
+				k.needs(k.f.Durable, "a group that keeps its place")
 				topic := k.topic()
 				c := k.config("g")
 				c.Concurrency, c.Buffer = 1, 4
@@ -226,9 +205,10 @@ func draining() []rule {
 			"a shutdown is no failure",
 			"A handler cut short at the end of the drain has used no attempt up: its message goes to the next member.",
 			func(k *kit) {
-				if !k.needGroups() || !k.f.Durable {
+				if !k.needGroups() {
 					return
 				}
+				k.needs(k.f.Durable, "a group that keeps its place")
 				topic := k.topic()
 				c := k.config("g")
 				c.DrainTimeout, c.Retry = lease, every(time.Second, 1)
@@ -252,9 +232,10 @@ func draining() []rule {
 			"a stuck handler is counted",
 			"Run does not wait for ever: it says how many handlers are still running, and their messages go to the next member.",
 			func(k *kit) {
-				if !k.needGroups() || !k.f.Durable {
+				if !k.needGroups() {
 					return
 				}
+				k.needs(k.f.Durable, "a group that keeps its place")
 				topic := k.topic()
 				c := k.config("g")
 				c.DrainTimeout = lease
@@ -276,9 +257,10 @@ func draining() []rule {
 			"rolling restarts use no attempts up",
 			"A message that waits for its retry survives ten restarts of its consumer and is no dead letter for that.",
 			func(k *kit) {
-				if !k.needGroups() || !k.f.Durable {
+				if !k.needGroups() {
 					return
 				}
+				k.needs(k.f.Durable, "a group that keeps its place")
 				topic := k.topic()
 				c := k.config("g")
 				c.Concurrency, c.Buffer = 1, 1

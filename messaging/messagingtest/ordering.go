@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tandemgo/tandem/messaging"
@@ -83,9 +84,7 @@ func ordering() []rule {
 				if !k.needGroups() {
 					return
 				}
-				if k.f.Order < messaging.OrderGroup {
-					return // asserted above
-				}
+				k.needs(k.f.Order >= messaging.OrderGroup, "order in a group, whose refusal is another case")
 				topic := k.topic()
 				c := k.config("g")
 				c.Ordered, c.Buffer = true, 8
@@ -112,12 +111,60 @@ func ordering() []rule {
 			},
 		},
 		{
+			"a retry keeps its key from other members",
+			"While a message waits for its retry with the transport, no other member has a later one of its key.",
+			func(k *kit) {
+				k.needs(k.f.Groups && k.f.Order >= messaging.OrderGroup, "order in a group, whose refusal is another case")
+				topic := k.topic()
+				k.publish(keyed(topic, 2, "a")...)
+				type sight struct {
+					member int
+					body   string
+				}
+				sights := make(chan sight, 10)
+				ctx, cancel := context.WithTimeout(k.Context(), 3*lease)
+				var members sync.WaitGroup
+				for i := range 2 {
+					sub := k.openAs(topic, "g", true)
+					members.Go(func() {
+						into := make([]messaging.Delivery, 1)
+						for {
+							if n, err := sub.Receive(ctx, into); err != nil || n == 0 {
+								return
+							}
+							m := into[0].Message
+							sights <- sight{i, string(m.Body)}
+							s := messaging.Settlement{Ref: into[0].Ref, Action: messaging.Done}
+							if string(m.Body) == "a-0" && m.Attempt == 1 {
+								s.Action, s.Delay = messaging.Retry, lease/2
+							}
+							_ = sub.Settle(k.Context(), []messaging.Settlement{s}) // what it comes to is seen below
+							time.Sleep(lease / 4)                                  // the other member's turn
+						}
+					})
+					k.Cleanup(func() { k.close(sub) })
+				}
+				members.Wait()
+				cancel()
+				close(sights)
+				var all []sight
+				for s := range sights {
+					all = append(all, s)
+				}
+				if len(all) != 3 {
+					k.Fatalf("deliveries: %+v, want a-0 twice and a-1", all)
+				}
+				if all[1].body == "a-1" && all[1].member != all[0].member {
+					k.Errorf("deliveries: %+v: a-1 overtook a-0", all)
+				}
+			},
+		},
+		{
 			"a dead letter does not freeze its key",
 			"After a message was given up, the later ones of its key are handled.",
 			func(k *kit) {
-				if !k.f.Groups || k.f.Order < messaging.OrderGroup || !k.storesDead() {
-					return
-				}
+				k.needs(k.f.Groups && k.f.Order >= messaging.OrderGroup, "order in a group, whose refusal is another case")
+				k.needs(k.storesDead(), "dead letters that are stored")
 				topic := k.topic()
 				c := k.config("g")
 				c.Ordered, c.Retry = true, every(time.Second, 2)

@@ -106,6 +106,22 @@ func publishing() []rule {
 			},
 		},
 		{
+			"what was received can be published",
+			"A message that came can be handed on as it is: Attempt, Group and Cursor are not a publisher's, and do not travel.",
+			func(k *kit) {
+				one, other := k.topic(), k.topic()
+				a, b := k.run(one, messaging.ConsumerConfig{}, nil), k.run(other, messaging.ConsumerConfig{}, nil)
+				k.publish(&messaging.Message{Topic: one, Key: "k", Header: messaging.Header{"ce-subject": "x y", "content-type": "a/b"}})
+				m := *a.await(1, 10*time.Second)[0].m
+				m.Topic, m.Attempt, m.Group = other, 7, "seven"
+				k.publish(&m)
+				got := b.await(1, 10*time.Second)[0].m
+				want(k, "attempt and group", fmt.Sprintf("%d %q", got.Attempt, got.Group), `1 ""`)
+				want(k, "ID", got.ID, m.ID)
+				want(k, "headers", got.Header, m.Header)
+			},
+		},
+		{
 			"topics have one grammar",
 			"What is no topic is refused at publish and at construction, by every transport alike.",
 			func(k *kit) {
@@ -124,9 +140,7 @@ func publishing() []rule {
 			"an unknown topic is an error",
 			"Publishing to a topic that was never made is ErrUnknownTopic, and so is consuming it: not a silent success.",
 			func(k *kit) {
-				if k.h.Unknown == "" {
-					return
-				}
+				k.needs(k.h.Unknown != "", "a topic that does not exist")
 				err := k.publisher().Publish(k.Context(), &messaging.Message{Topic: k.h.Unknown})
 				if !errors.Is(err, messaging.ErrUnknownTopic) {
 					k.Errorf("Publish: got %v, want ErrUnknownTopic", err)
@@ -145,9 +159,7 @@ func publishing() []rule {
 			"a message that is too large is named",
 			"Of several messages the one over the limit is named, with its size and the limit; the others are stored.",
 			func(k *kit) {
-				if k.f.MaxBytes == 0 || k.f.MaxBytes > 64<<20 {
-					return
-				}
+				k.needs(0 < k.f.MaxBytes && k.f.MaxBytes <= 64<<20, "a limit that a test can reach")
 				topic := k.topic()
 				r := k.run(topic, messaging.ConsumerConfig{}, nil)
 				m := text(topic, "1", "2", "3")
@@ -166,7 +178,7 @@ func publishing() []rule {
 		},
 		{
 			"one ID is stored once within the window",
-			"A second publish of one ID to one topic is dropped where Dedupe is promised. The same ID on another topic is another message.",
+			"A second publish of one ID to one topic is dropped where Dedupe is promised. The same ID on another topic, or of another source, is another message.",
 			func(k *kit) {
 				one, other := k.topic(), k.topic()
 				a, b := k.run(one, messaging.ConsumerConfig{}, nil), k.run(other, messaging.ConsumerConfig{}, nil)
@@ -181,6 +193,8 @@ func publishing() []rule {
 				a.await(n, 10*time.Second)
 				time.Sleep(time.Second)
 				want(k, "stored", fmt.Sprint(len(a.calls()), len(b.calls())), fmt.Sprint(n, 1))
+				k.publish(&messaging.Message{ID: "same", Source: "/another", Topic: one})
+				a.await(n+1, 10*time.Second)
 			},
 		},
 		{
