@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,7 +34,7 @@ func TestNATSBusContract(t *testing.T) {
 						})
 						require.NoError(t, err)
 					},
-					Disconnect: func(t *testing.T) { require.NoError(t, nc.ForceReconnect()) },
+					Disconnect: func(t *testing.T) { disconnect(t, nc) },
 				}
 			})
 		})
@@ -53,13 +54,14 @@ func TestNATSCoreContract(t *testing.T) {
 					Subject: "kit." + topic, Header: nats.Header{"ce-specversion": {"7"}, "ce-id": {"%zz"}}, Data: []byte("garbage"),
 				}))
 			},
-			Disconnect: func(t *testing.T) { require.NoError(t, nc.ForceReconnect()) },
+			Disconnect: func(t *testing.T) { disconnect(t, nc) },
 		}
 	})
 }
 
 // bubble is synctest.Test for what uses nats.go, which keeps the timers of Flush, also that of each reconnect, in a pool
-// of the process: one that has been in a bubble kills the process outside of it. Two collections empty the pool.
+// of the process: one that has been in a bubble kills the process outside of it. Two collections empty the pool; they are
+// slow, and so only follow a reconnect by way of disconnect.
 func bubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
 	emptyPools()
@@ -70,6 +72,15 @@ func bubble(t *testing.T, f func(t *testing.T)) {
 func emptyPools() {
 	runtime.GC()
 	runtime.GC()
+}
+
+var reconnected atomic.Bool
+
+// disconnect cuts a connection, which comes back by itself. A bubble needs this one.
+func disconnect(t *testing.T, nc *nats.Conn) {
+	t.Helper()
+	reconnected.Store(true)
+	require.NoError(t, nc.ForceReconnect())
 }
 
 // flush is Flush without its pool of timers, which does not outlive a bubble.
