@@ -158,8 +158,6 @@ const (
 
 // process brings a message from one attempt to its verdict. Handler and hooks are the user's code, which may call
 // runtime.Goexit: then only deferred calls run in this goroutine, and the steps that are left are taken in one.
-//
-//nolint:contextcheck // what finish may close lives longer than the attempt
 func (r *run) process(t *task) {
 	defer func() {
 		if t.step < finished {

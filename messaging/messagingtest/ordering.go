@@ -138,8 +138,8 @@ func ordering() []rule {
 							if string(m.Body) == "a-0" && m.Attempt == 1 {
 								s.Action, s.Delay = messaging.Retry, lease/2
 							}
-							_ = sub.Settle(k.Context(), []messaging.Settlement{s}) // what it comes to is seen below
-							time.Sleep(lease / 4)                                  // the other member's turn
+							_ = sub.Settle(ctx, []messaging.Settlement{s}) // what it comes to is seen below
+							time.Sleep(lease / 4)                          // the other member's turn
 						}
 					})
 					k.Cleanup(func() { k.close(sub) })
