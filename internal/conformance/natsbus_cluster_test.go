@@ -21,6 +21,7 @@ import (
 // threeServers starts three servers in this process and returns them with their addresses.
 func threeServers(t testing.TB) ([]*server.Server, string) {
 	t.Helper()
+	usedOutside.Store(true)
 	const nodes = 3
 	var routes []*url.URL
 	ports := make([]int, nodes)

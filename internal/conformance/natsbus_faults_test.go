@@ -174,6 +174,7 @@ func TestTwelveConsumersNeverStall(t *testing.T) {
 
 // The server is stopped and started on its store while messages flow: nothing is lost, and nobody has to help.
 func TestServerRestart(t *testing.T) {
+	t.Parallel()
 	n := startNATS(t, false)
 	b := newBus(t, n.conn(), natsbus.Config{})
 	provision(t, b, "t")
@@ -228,6 +229,7 @@ func TestServerRestart(t *testing.T) {
 
 // Somebody deletes the consumers on the server: they are made again.
 func TestDeletedConsumer(t *testing.T) {
+	t.Parallel()
 	n := startNATS(t, false)
 	nc := n.conn()
 	b := newBus(t, nc, natsbus.Config{})
@@ -279,6 +281,7 @@ func TestConnectionCut(t *testing.T) {
 
 // An acknowledgement is lost on the wire: the message comes once more.
 func TestLostAck(t *testing.T) {
+	t.Parallel()
 	n := startNATS(t, false)
 	var w wire
 	b := newBus(t, n.conn(nats.SetCustomDialer(&w)), natsbus.Config{})

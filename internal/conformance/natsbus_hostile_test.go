@@ -18,6 +18,7 @@ import (
 
 // Deliveries that nobody settles hold their bytes no longer than their lease.
 func TestBytesOfLostLeasesAreFree(t *testing.T) {
+	t.Parallel()
 	n := startNATS(t, false)
 	b := newBus(t, n.conn(), natsbus.Config{})
 	provision(t, b, "t")
@@ -35,6 +36,7 @@ func TestBytesOfLostLeasesAreFree(t *testing.T) {
 
 // A stream that was deleted and made again is read from its first message: nothing of it was read before.
 func TestReaderOfARecreatedStream(t *testing.T) {
+	t.Parallel()
 	n := startNATS(t, false)
 	nc := n.conn()
 	b := newBus(t, nc, natsbus.Config{})
@@ -74,6 +76,7 @@ func TestCursorBehindTheEnd(t *testing.T) {
 // A server without replicas comes back without its newest messages, and gives their sequences to others: a reader sees
 // those.
 func TestReaderOfAStreamThatLostItsEnd(t *testing.T) {
+	t.Parallel()
 	n := startNATS(t, false)
 	b := newBus(t, n.conn(), natsbus.Config{})
 	provision(t, b, "t")
@@ -97,6 +100,7 @@ func TestReaderOfAStreamThatLostItsEnd(t *testing.T) {
 
 // deliveries of the first are not sent.
 func TestRecreatedConsumer(t *testing.T) {
+	t.Parallel()
 	n := startNATS(t, false)
 	nc := n.conn()
 	b := newBus(t, nc, natsbus.Config{})
@@ -123,6 +127,7 @@ func TestRecreatedConsumer(t *testing.T) {
 
 // Somebody changes the durable so that it refuses what is asked: the subscription ends and says why.
 func TestChangedConsumer(t *testing.T) {
+	t.Parallel()
 	n := startNATS(t, false)
 	nc := n.conn()
 	b := newBus(t, nc, natsbus.Config{})
@@ -172,6 +177,7 @@ func TestMissingStream(t *testing.T) {
 
 // Lag may be asked while a reader takes another consumer.
 func TestLagOfAReaderThatReadsAgain(t *testing.T) {
+	t.Parallel()
 	n := startNATS(t, false)
 	nc := n.conn()
 	b := newBus(t, nc, natsbus.Config{})
@@ -268,6 +274,7 @@ func TestTooLargeForALateConnection(t *testing.T) {
 
 // Answers that came too late for their callers leave room for those of the next.
 func TestLateAnswersLeaveRoom(t *testing.T) {
+	t.Parallel()
 	n := startNATS(t, false)
 	nc := n.conn()
 	b := newBus(t, nc, natsbus.Config{})

@@ -34,7 +34,7 @@ func TestNATSBusContract(t *testing.T) {
 						})
 						require.NoError(t, err)
 					},
-					Disconnect: func(t *testing.T) { disconnect(t, nc) },
+					Disconnect: func(t *testing.T) { require.NoError(t, nc.ForceReconnect()) },
 				}
 			})
 		})
@@ -54,33 +54,28 @@ func TestNATSCoreContract(t *testing.T) {
 					Subject: "kit." + topic, Header: nats.Header{"ce-specversion": {"7"}, "ce-id": {"%zz"}}, Data: []byte("garbage"),
 				}))
 			},
-			Disconnect: func(t *testing.T) { disconnect(t, nc) },
+			Disconnect: func(t *testing.T) { require.NoError(t, nc.ForceReconnect()) },
 		}
 	})
 }
 
 // bubble is synctest.Test for what uses nats.go, which keeps the timers of Flush, also that of each reconnect, in a pool
-// of the process: one that has been in a bubble kills the process outside of it. Two collections empty the pool; they are
-// slow, and so only follow a reconnect by way of disconnect.
+// of the process: one that has been in a bubble kills the process outside of it. Two collections empty the pool.
 func bubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
-	emptyPools()
+	if usedOutside.Swap(false) {
+		emptyPools()
+	}
 	defer emptyPools()
 	synctest.Test(t, f)
 }
 
+// usedOutside: a server was started outside of a bubble.
+var usedOutside atomic.Bool
+
 func emptyPools() {
 	runtime.GC()
 	runtime.GC()
-}
-
-var reconnected atomic.Bool
-
-// disconnect cuts a connection, which comes back by itself. A bubble needs this one.
-func disconnect(t *testing.T, nc *nats.Conn) {
-	t.Helper()
-	reconnected.Store(true)
-	require.NoError(t, nc.ForceReconnect())
 }
 
 // flush is Flush without its pool of timers, which does not outlive a bubble.

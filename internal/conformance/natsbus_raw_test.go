@@ -156,6 +156,7 @@ func TestBadTopicsAreRefusedBeforeTheWire(t *testing.T) {
 }
 
 func TestDedupe(t *testing.T) {
+	t.Parallel()
 	n := startNATS(t, false)
 	b := newBus(t, n.conn(), natsbus.Config{})
 	provision(t, b, "a", "b")
@@ -311,6 +312,7 @@ func TestStaleVerdictIsNotSent(t *testing.T) {
 
 // After the consumer was deleted, a verdict would hit the next one of the same name, whose deliveries count from one.
 func TestNoVerdictAfterDeletion(t *testing.T) {
+	t.Parallel()
 	n := startNATS(t, false)
 	nc := n.conn()
 	b := newBus(t, nc, natsbus.Config{})

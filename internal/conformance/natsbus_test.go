@@ -26,6 +26,9 @@ type natsServer struct {
 // startNATS starts a server on a free port; inProcess, for bubbles, without one.
 func startNATS(t testing.TB, inProcess bool) *natsServer {
 	t.Helper()
+	if !inProcess {
+		usedOutside.Store(true)
+	}
 	n := &natsServer{t: t, opts: server.Options{
 		Host: "127.0.0.1", Port: -1, DontListen: inProcess, JetStream: true, StoreDir: t.TempDir(),
 		JetStreamMaxStore: 1 << 30, JetStreamMaxMemory: 1 << 28, NoLog: true, NoSigs: true,
