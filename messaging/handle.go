@@ -442,6 +442,11 @@ func (r *run) count(f *flight, d decision) {
 		rejected := f.dead != nil && f.dead.reason == deadRejected // about this message, and no other
 		if !rejected && r.brake.failed(f.counted(), time.Now()) {
 			r.tell(func(ctx context.Context) { r.report(ctx, Event{Kind: Slowed, Err: d.cause}) })
+			if r.stopAsking != nil {
+				r.braking = true
+				r.stopAsking(errBraked)
+				r.room.Signal()
+			}
 		}
 		r.keeper.due(r.brake.next)
 	case d.action == Done && f.dead == nil:

@@ -123,3 +123,31 @@ func numbered(topic string, n int) []*messaging.Message {
 	}
 	return m
 }
+
+// What was asked for before the brake came on goes back, instead of waiting with the adapter for its lease to end.
+func TestTheBrakeWithdrawsWhatWasAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScript(messaging.Features{Groups: true, Confirm: messaging.ConfirmBroker})
+		var up atomic.Bool
+		r := run(t, s, messaging.ConsumerConfig{Group: "g", Retry: every(time.Second, 1)},
+			func(context.Context, *messaging.Message) error {
+				if up.Load() {
+					return nil
+				}
+				return errNo
+			})
+		for i := range 50 {
+			s.deliver(messaging.Delivery{Message: message("orders", "", "a"), Ref: uint64(i)})
+		}
+		pass(100 * time.Millisecond)
+		require.Equal(t, int32(1), s.withdrawn.Load())
+		up.Store(true)
+		for i := range 50 {
+			s.deliver(messaging.Delivery{Message: message("orders", "", "b"), Ref: uint64(100 + i)})
+		}
+		pass(time.Minute)
+		require.Equal(t, int64(100), r.Stats().Handled+r.Stats().Dead)
+		require.Equal(t, int32(1), s.withdrawn.Load())
+		require.NoError(t, r.stop())
+	})
+}

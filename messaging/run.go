@@ -74,6 +74,8 @@ type run struct {
 	closed              bool // the settler ends
 	silent              bool // the teller ends
 	brake               brake
+	braking             bool // the brake came on, and Receive does not know yet
+	stopAsking          context.CancelCauseFunc
 	keeper              keeper
 	stats               Stats
 }
@@ -219,15 +221,23 @@ func (r *run) report(ctx context.Context, e Event) {
 // fetch asks for as many deliveries as there are free slots, again and again.
 func (r *run) fetch(ctx context.Context, src *source) error {
 	into := make([]Delivery, r.slots)
+	asking := r.ask(ctx)
+	defer func() { r.stopAsking(nil) }()
 	for {
 		n := r.waitForRoom()
 		if n == 0 {
 			return nil
 		}
-		k, err := src.sub.Receive(ctx, into[:n])
+		k, err := src.sub.Receive(asking, into[:n])
 		if k > 0 {
 			r.accept(src, into[:k])
 			clear(into[:k])
+		}
+		if asking.Err() != nil && ctx.Err() == nil {
+			asking = r.ask(ctx)
+			if errors.Is(err, errBraked) || errors.Is(err, context.Canceled) {
+				continue
+			}
 		}
 		if err == nil && k == 0 {
 			err = errNothing
@@ -238,13 +248,32 @@ func (r *run) fetch(ctx context.Context, src *source) error {
 	}
 }
 
+// ask returns the context of the calls of Receive to come. The brake ends it once when it comes on: what was asked for
+// goes back, instead of waiting with the adapter, its leases running, until a probe is due.
+func (r *run) ask(ctx context.Context) context.Context {
+	asking, stop := context.WithCancelCause(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopAsking != nil {
+		r.stopAsking(nil)
+	}
+	r.stopAsking, r.braking = stop, false
+	return asking
+}
+
+var errBraked = errors.New("messaging: one at a time")
+
 var errNothing = errors.New("messaging: Receive returned neither a delivery nor an error")
 
-// waitForRoom returns how many slots are free, at least one; zero when the run drains.
+// waitForRoom returns how many slots are free, at least one; zero when the run drains. It waits for none where the
+// context of ask has ended, so that Receive sees it.
 func (r *run) waitForRoom() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for !r.draining {
+		if r.braking {
+			return 1
+		}
 		full := r.bytes+r.parkedBytes >= r.c.config.BufferBytes && r.taken > 0
 		free := min(r.slots-r.taken, r.slots+maxParked-r.taken-r.parked)
 		if r.brake.on {

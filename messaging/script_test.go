@@ -20,6 +20,8 @@ type script struct {
 	close    func()
 	nothing  atomic.Bool // Receive answers with nothing
 
+	withdrawn atomic.Int32 // calls of Receive that ended with their context
+
 	mu   sync.Mutex
 	said []messaging.Settlement
 }
@@ -50,6 +52,10 @@ func (s *script) deliver(d ...messaging.Delivery) {
 }
 
 func (s *script) Receive(ctx context.Context, into []messaging.Delivery) (int, error) {
+	if ctx.Err() != nil {
+		s.withdrawn.Add(1)
+		return 0, context.Cause(ctx)
+	}
 	if s.nothing.Load() {
 		return 0, nil
 	}
@@ -59,6 +65,7 @@ func (s *script) Receive(ctx context.Context, into []messaging.Delivery) (int, e
 	case err := <-s.fail:
 		return 0, err
 	case <-ctx.Done():
+		s.withdrawn.Add(1)
 		return 0, context.Cause(ctx)
 	}
 }
