@@ -46,7 +46,7 @@ type Subscription interface {
 	Close(ctx context.Context) error
 }
 
-// A Requester is a Sender that can wait for an answer. See Request.
+// A Requester is a Sender that can wait for an answer, which a responder of any kind gives: a Consumer gives none.
 type Requester interface {
 	Request(ctx context.Context, m *Message) (*Message, error)
 }
@@ -118,7 +118,7 @@ type Settlement struct {
 	Ref    uint64
 	Action Action
 	Delay  time.Duration // of Retry and Release: not before
-	Reply  *Message      // with Done: the handler's answer to a message that came by Request; else nil
+	Reply  *Message      // with Done: the answer to a message that came by Request. A Consumer leaves it nil
 	// Cause says why, with Retry and Refuse: for a status or an error reply. Its text must not leave the process.
 	Cause error
 

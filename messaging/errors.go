@@ -22,7 +22,7 @@ var (
 	ErrDraining = errors.New("messaging: draining")
 	// ErrClosed is the answer of a transport that was closed.
 	ErrClosed = errors.New("messaging: closed")
-	// ErrNoResponder is the answer of Request when nobody serves the topic.
+	// ErrNoResponder is the answer of a Requester when nobody serves the topic.
 	ErrNoResponder = errors.New("messaging: no responder")
 )
 
