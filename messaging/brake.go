@@ -7,7 +7,7 @@ import (
 
 // brakeAfter is how many different messages must fail, none succeeding in between, before it is taken for an outage of
 // something that all of them need.
-const brakeAfter = 50
+const brakeAfter = 10
 
 // The interval between two probes doubles between these, so that the end of an outage is seen soon after a short one,
 // and a long one costs few messages their attempts.

@@ -51,7 +51,7 @@ func TestMiddlewareWrapsOneAttemptTheFirstOutermost(t *testing.T) {
 		var order []string
 		wrap := func(name string) messaging.Middleware {
 			return func(next messaging.Handler, in messaging.ConsumerInfo) (messaging.Handler, error) {
-				require.Equal(t, "orders g 5 30s", fmt.Sprint(in.Topic, " ", in.Group, " ", in.Retry.MaxAttempts, " ", in.Lease))
+				require.Equal(t, "orders g 10 30s", fmt.Sprint(in.Topic, " ", in.Group, " ", in.Retry.MaxAttempts, " ", in.Lease))
 				return func(ctx context.Context, m *messaging.Message) error {
 					order = append(order, name)
 					return next(ctx, m)

@@ -13,7 +13,7 @@ import (
 // The zero Policy is right for a call: 3 attempts, full jitter from 50 ms, capped at 2 s, within a budget where the
 // place has one. A Policy may be used by any number of goroutines at once.
 type Policy struct {
-	// MaxAttempts counts every attempt, the first included. Zero: the default of the place (a call 3, a consumer 5).
+	// MaxAttempts counts every attempt, the first included. Zero: the default of the place (a call 3, a consumer 10).
 	MaxAttempts int
 	// BaseDelay is the ceiling of the first wait; each further ceiling is twice the one before. The wait is drawn
 	// uniformly between zero and the ceiling. Zero: the default of the place (a call 50 ms, a consumer 1 s).
