@@ -1,5 +1,7 @@
 package main
 
+// The broker: a nats-server in this process, or the user's own behind a proxy that can cut connections.
+
 import (
 	"context"
 	"errors"

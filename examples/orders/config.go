@@ -1,5 +1,7 @@
 package main
 
+// What a run is told, and the pace of the show.
+
 import (
 	"fmt"
 	"log/slog"

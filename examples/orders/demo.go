@@ -1,5 +1,7 @@
 package main
 
+// Where the demonstration meets the shop.
+
 import (
 	"net/http"
 	"slices"

@@ -1,5 +1,7 @@
 package main
 
+// What breaks the shop from outside, by a schedule that the seed decides.
+
 import (
 	"bytes"
 	"cmp"

@@ -1,5 +1,7 @@
 package main
 
+// How far each order has come, in a bucket of JetStream.
+
 import (
 	"context"
 	"crypto/sha256"

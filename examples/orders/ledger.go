@@ -1,5 +1,7 @@
 package main
 
+// What each party writes down, and the report reads.
+
 import (
 	"bufio"
 	"encoding/json"

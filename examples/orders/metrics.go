@@ -1,5 +1,7 @@
 package main
 
+// What the library tells through its hooks, counted.
+
 import (
 	"context"
 	"errors"

@@ -1,5 +1,7 @@
 package main
 
+// The orders service: placed, charged, published.
+
 import (
 	"bytes"
 	"context"

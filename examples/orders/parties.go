@@ -1,5 +1,7 @@
 package main
 
+// The systems of other people: payments, mail gateway, stock.
+
 import (
 	"context"
 	"encoding/json"

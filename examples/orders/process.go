@@ -1,5 +1,7 @@
 package main
 
+// The process of the orders service, as it is started, killed and started again.
+
 import (
 	"context"
 	"fmt"

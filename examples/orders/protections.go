@@ -1,5 +1,7 @@
 package main
 
+// What an order is protected by, and how to take it away.
+
 import (
 	"context"
 	"crypto/rand"

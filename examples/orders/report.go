@@ -1,5 +1,7 @@
 package main
 
+// What the shoppers were told, against what has happened.
+
 import (
 	"errors"
 	"fmt"

@@ -1,5 +1,7 @@
 package main
 
+// The whole shop in one process: what is started, and in which order.
+
 import (
 	"context"
 	"errors"

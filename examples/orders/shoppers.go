@@ -1,5 +1,7 @@
 package main
 
+// Who orders, and comes back with the same key until there is an answer.
+
 import (
 	"bytes"
 	"context"

@@ -1,5 +1,7 @@
 package main
 
+// What shoppers see: HTTP in front of the orders service.
+
 import (
 	"encoding/json"
 	"errors"

@@ -1,5 +1,7 @@
 package main
 
+// How each part is connected and configured: the file to copy from.
+
 import (
 	"context"
 	"fmt"
@@ -26,9 +28,9 @@ import (
 )
 
 // wiring gives each part of the shop its connections and its policies, which are the same words over every transport: a
-// timeout for an attempt, retries within a budget, breakers. This is the file to copy from. A service takes its times
-// from its own configuration, or leaves them zero; and it has no demo: each of its calls returns what it was given, but
-// for what this run takes away or breaks.
+// timeout for an attempt, retries within a budget, breakers. A service takes its times from its own configuration, or
+// leaves them zero; and it has no demo: each of its calls returns what it was given, but for what this run takes away or
+// breaks.
 type wiring struct {
 	prefix  string // of everything this run makes at the broker
 	pace    pace
@@ -110,7 +112,7 @@ func (w *wiring) storefront(nc *nats.Conn, orders *grpc.ClientConn) (http.Handle
 		return nil, err
 	}
 	h, err := newStorefront(w.demo.ordersClient(ordersproto.NewOrderServiceClient(orders)), w.demo.answers(answers), httpguard.Config{
-		Lease:   w.pace.lease,
+		Lease:   3 * w.pace.lease, // a heartbeat that is late on a busy machine is not to end an order
 		OnEvent: w.metrics.decided("storefront"),
 		Log:     w.log.With("part", "storefront"),
 	})

@@ -1,5 +1,7 @@
 package main
 
+// Who works from the events: email, inventory, analytics.
+
 import (
 	"context"
 	"net/http"
