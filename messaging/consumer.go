@@ -250,7 +250,8 @@ func fillZero[T comparable](v *T, d T) {
 	}
 }
 
-// Ready is closed when the transport holds the consumer's place: nothing published from then on is missed.
+// Ready is closed when the transport holds the consumer's place: nothing published from then on is missed. It stays open
+// where Run ends before that: wait for it beside Run's return.
 func (c *Consumer) Ready() <-chan struct{} { return c.ready }
 
 // Lag returns how far the group, or the reader, is behind: ErrUnsupported where the transport cannot tell, ErrClosed
