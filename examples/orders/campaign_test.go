@@ -17,7 +17,7 @@ import (
 func TestCampaign(t *testing.T) {
 	seeds, err := strconv.Atoi(os.Getenv("TANDEM_CAMPAIGN"))
 	if err != nil || seeds < 1 {
-		t.Skip("TANDEM_CAMPAIGN is not a number of seeds")
+		t.Skip("a long campaign: set TANDEM_CAMPAIGN to a number of seeds, or run make campaign")
 	}
 	fmt.Print("\n", campaignRow(columns(func(c column) string { return c.name })), campaignRow(columns(func(column) string { return "---:" })))
 	defer fmt.Println()
