@@ -1,6 +1,7 @@
 package messaging
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -202,12 +203,12 @@ const deadSuffix = ".dead"
 
 // fill replaces every zero by its default.
 func (c *ConsumerConfig) fill(s Subscriber, topic string, f Features) error {
-	fillZero(&c.Concurrency, 16)
-	fillZero(&c.BufferBytes, 8<<20)
-	fillZero(&c.Lease, 30*time.Second)
-	fillZero(&c.HandleTimeout, 10*time.Minute)
-	fillZero(&c.MaxAge, 24*time.Hour)
-	fillZero(&c.DrainTimeout, 25*time.Second)
+	c.Concurrency = cmp.Or(c.Concurrency, 16)
+	c.BufferBytes = cmp.Or(c.BufferBytes, 8<<20)
+	c.Lease = cmp.Or(c.Lease, 30*time.Second)
+	c.HandleTimeout = cmp.Or(c.HandleTimeout, 10*time.Minute)
+	c.MaxAge = cmp.Or(c.MaxAge, 24*time.Hour)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, 25*time.Second)
 	c.Retry = c.Retry.Or(retry.Policy{MaxAttempts: 10, BaseDelay: time.Second, MaxDelay: 5 * time.Minute})
 	if c.Start.kind == startDefault {
 		c.Start = Latest()
@@ -241,13 +242,6 @@ func (c *ConsumerConfig) fillDead(s Subscriber, topic string, f Features) error 
 	var err error
 	c.Dead, err = NewPublisher(sender, PublisherConfig{Log: c.Log})
 	return err
-}
-
-func fillZero[T comparable](v *T, d T) {
-	var zero T
-	if *v == zero {
-		*v = d
-	}
 }
 
 // Ready is closed when the transport holds the consumer's place: nothing published from then on is missed. It stays open

@@ -1,6 +1,7 @@
 package messaging
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,9 +93,9 @@ func (c *RedriveConfig) fill(from Subscriber, to *Publisher) error {
 	if c.Idle < 0 {
 		errs = append(errs, errors.New("messaging: Idle is negative"))
 	}
-	fillZero(&c.Rate, 100)
-	fillZero(&c.Group, "redrive")
-	fillZero(&c.Idle, 3*time.Second)
+	c.Rate = cmp.Or(c.Rate, 100)
+	c.Group = cmp.Or(c.Group, "redrive")
+	c.Idle = cmp.Or(c.Idle, 3*time.Second)
 	return errors.Join(errs...)
 }
 

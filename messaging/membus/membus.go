@@ -1,6 +1,7 @@
 package membus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,19 +52,12 @@ func New(c Config) (*Bus, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	fillZero(&c.MaxMessages, 65536)
-	fillZero(&c.MaxBytes, 256<<20)
-	fillZero(&c.MaxMessage, 1<<20)
-	fillZero(&c.MaxAge, time.Hour)
-	fillZero(&c.Dedupe, 2*time.Minute)
+	c.MaxMessages = cmp.Or(c.MaxMessages, 65536)
+	c.MaxBytes = cmp.Or(c.MaxBytes, 256<<20)
+	c.MaxMessage = cmp.Or(c.MaxMessage, 1<<20)
+	c.MaxAge = cmp.Or(c.MaxAge, time.Hour)
+	c.Dedupe = cmp.Or(c.Dedupe, 2*time.Minute)
 	return &Bus{c: c, topics: make(map[string]*topic)}, nil
-}
-
-func fillZero[T comparable](v *T, d T) {
-	var zero T
-	if *v == zero {
-		*v = d
-	}
 }
 
 // Features implements messaging.Sender and messaging.Subscriber.
